@@ -1,0 +1,118 @@
+"""The layers that backbones and decoders share; parameter names are timm's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from imagen_fast.ops import Visible, masked_patch_attention
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention on a fused qkv projection, whose views go to the kernel without a copy."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, context: Visible | None = None) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [B, N, H, D] each
+        return self.proj(masked_patch_attention(q, k, v, context).flatten(-2))
+
+    def forward_tail(self, x: Tensor, first: int) -> Tensor:
+        """The outputs of tokens `first` and later only; they attend to all tokens. [B, N, E] -> [B, N - first, E]"""
+        dim = x.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = nn.functional.linear(x[:, first:], weight[:dim], bias[:dim]).unflatten(-1, (self.heads, -1))
+        k, v = nn.functional.linear(x, weight[dim:], bias[dim:]).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return self.proj(masked_patch_attention(q, k, v).flatten(-2))
+
+
+class CrossAttention(nn.Module):
+    """Queries from one set of tokens, keys and values from another."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        q = self.q(x).unflatten(-1, (self.heads, -1))
+        k, v = self.kv(source).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return self.proj(masked_patch_attention(q, k, v).flatten(-2))
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: a branch is dropped for whole images (Huang et al. 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rate == 0.0 or not self.training:
+            return x
+        keep = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device) >= self.rate
+        return x * keep.to(x.dtype) / (1.0 - self.rate)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, eps: float, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, context: Visible | None = None) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), context))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def forward_tail(self, x: Tensor, first: int) -> Tensor:
+        """The block's exact outputs for tokens `first` and later, for a last block of which no more is needed."""
+        x = x[:, first:] + self.attn.forward_tail(self.norm1(x), first)
+        return x + self.mlp(self.norm2(x))
+
+
+class CrossBlock(nn.Module):
+    """Pre-norm block whose queries attend to other tokens only (Fu et al. 2024, CrossMAE, section 3.2)."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, eps: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = CrossAttention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x), source)
+        return x + self.mlp(self.norm2(x))
+
+
+def initialise(module: nn.Module) -> None:
+    """MAE's initialisation: Xavier for projections, zeros for biases (use with `Module.apply`)."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight.data.flatten(1))
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,113 @@
+"""The backbone: a plain vision transformer that can embed just the visible patches of an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imagen_fast.errors import InvalidInput
+from imagen_fast.models.config import ViTConfig
+from imagen_fast.models.layers import Block, initialise
+from imagen_fast.models.positions import sincos_positions
+from imagen_fast.ops import Visible
+
+
+class PatchEmbed(nn.Module):
+    """Patches to tokens. The weight is a convolution's, as in timm; the product is a matrix product."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.grid = config.grid
+        self.image_size = config.image_size
+        self.proj = nn.Conv2d(config.channels, config.embed_dim, config.patch_size, config.patch_size)
+
+    def forward(self, image: Tensor, patches: Tensor | None = None) -> Tensor:
+        """[B, C, H, W] -> [B, N, E], or only the patches numbered in `patches` [B, n] -> [B, n, E]."""
+        if tuple(image.shape[-2:]) != self.image_size:
+            raise InvalidInput(
+                f"the backbone takes images of {self.image_size[0]}x{self.image_size[1]} pixels, "
+                f"not {image.shape[-2]}x{image.shape[-1]}"
+            )
+        side, columns = self.patch_size, self.grid[1]
+        tiles = image.unflatten(-2, (-1, side)).unflatten(-1, (-1, side)).permute(0, 2, 4, 1, 3, 5)
+        if patches is None:
+            chosen = tiles.flatten(1, 2)
+        else:
+            # Only the chosen patches are read from the image.
+            each = torch.arange(len(image), device=image.device)[:, None]
+            chosen = tiles[each, patches // columns, patches % columns]
+        weight = self.proj.weight
+        return nn.functional.linear(chosen.flatten(2).to(weight.dtype), weight.flatten(1), self.proj.bias)
+
+
+class VisionTransformer(nn.Module):
+    """A vision transformer with timm's parameter names (Dosovitskiy et al. 2021).
+
+    Args:
+        config: shapes; see `vit_config` for the named ones.
+        num_classes: outputs of the head; 0 leaves it out, and the model returns pooled features.
+        drop_path: stochastic depth of the last block, rising linearly from 0 at the first.
+    """
+
+    pos_embed: nn.Parameter
+
+    def __init__(self, config: ViTConfig, num_classes: int = 0, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        dim = config.embed_dim
+        self.patch_embed = PatchEmbed(config)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim).normal_(std=0.02))
+        if config.positions == "sincos":
+            self.pos_embed = nn.Parameter(sincos_positions(dim, config.grid), requires_grad=False)
+        else:
+            self.pos_embed = nn.Parameter(torch.empty(1, 1 + config.patches, dim).normal_(std=0.02))
+        rates = torch.linspace(0, drop_path, config.depth).tolist()
+        self.blocks = nn.ModuleList(
+            Block(dim, config.heads, config.mlp_ratio, config.norm_eps, rate) for rate in rates
+        )
+        # As timm: the mean over patches is normalised after pooling, the class token before.
+        token = config.pool == "token"
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps) if token else nn.Identity()
+        self.fc_norm = nn.Identity() if token else nn.LayerNorm(dim, eps=config.norm_eps)
+        self.head = nn.Linear(dim, num_classes) if num_classes else nn.Identity()
+        self.apply(initialise)
+        if num_classes:
+            nn.init.normal_(self.head.weight, std=2e-5)
+
+    def embed(self, image: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Tokens [B, 1 + n, E] of the class token and the (visible) patches, positions added."""
+        tokens = self.patch_embed(image, visible)
+        positions = self.pos_embed[:, 1:] if visible is None else self.pos_embed[0, 1:][visible]
+        first = (self.cls_token + self.pos_embed[:, :1]).expand(len(image), -1, -1)
+        return torch.cat([first, tokens + positions], 1)
+
+    def forward_features(
+        self, image: Tensor, visible: Tensor | None = None, context: Visible | None = None
+    ) -> Tensor:
+        """Normalised tokens [B, 1 + n, E], the class token first.
+
+        Args:
+            image: [B, C, H, W], normalised.
+            visible: [B, n] numbers of the patches to embed; the others are never read. None: all.
+            context: who may attend to whom among the tokens; None: everyone to everyone.
+        """
+        x = self.embed(image, visible)
+        for block in self.blocks:
+            x = block(x, context)
+        return self.norm(x)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """[B, 1 + n, E] -> [B, E], as `config.pool` says."""
+        return tokens[:, 0] if self.config.pool == "token" else self.fc_norm(tokens[:, 1:].mean(1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits [B, num_classes], or pooled features [B, E] where there is no head."""
+        return self.head(self.pool(self.forward_features(image)))
+
+    def extra_repr(self) -> str:
+        fields: dict[str, Any] = self.config.to_dict()
+        return ", ".join(f"{k}={v}" for k, v in fields.items())

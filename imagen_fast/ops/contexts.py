@@ -1,0 +1,120 @@
+"""Who may attend to whom: the tables that every attention back-end reads.
+
+A context is built once a step and shared by all layers. Its tables live on the device of the masks or
+lengths they were made from, so a kernel never waits for the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from imagen_fast.errors import InvalidInput
+
+
+class Rows(NamedTuple):
+    """The token rows of each image that take part, in order.
+
+    The i-th row of image `b` (`i < count`) is row `start + i` of its tensor, or `start + index[b, i]`
+    where there is an index. `spans` holds (start, count) for each image; without it every image has
+    all of its rows. `longest` bounds `count` from above and is known on the host, so that a kernel's
+    tile can be chosen without asking the device.
+    """
+
+    longest: int
+    spans: Tensor | None = None  # [B, 2] int32
+    index: Tensor | None = None  # [B, L] int32, L >= longest
+
+
+@dataclass(frozen=True)
+class Visible:
+    """Every query row of an image attends to every key row of the same image.
+
+    Build one with `in_place`, `packed` or `cross`. Hidden rows are in neither list where they must
+    not be seen: kernels never read them.
+    """
+
+    queries: Rows
+    keys: Rows
+
+    @classmethod
+    def in_place(
+        cls,
+        hidden: Tensor,
+        rows: Literal["all", "visible", "hidden"] = "all",
+        most_visible: int | None = None,
+    ) -> Visible:
+        """Tokens stay on the full grid (BEiT, SimMIM, an attention mask); hidden keys are never read.
+
+        Args:
+            hidden: [B, N] bool, true where a token is hidden.
+            rows: which rows are asked for as queries; the others give zeros.
+            most_visible: an upper bound of the visible tokens of an image, where the caller knows one
+                (a fixed mask ratio): it lets kernels choose a smaller tile. N where it is not given.
+
+        Raises:
+            InvalidInput: `hidden` is not a bool matrix, or `rows` is none of the three words.
+        """
+        if hidden.dim() != 2 or hidden.dtype != torch.bool:
+            raise InvalidInput(
+                f"hidden must be a bool tensor [images, tokens], not {hidden.dtype} of shape {tuple(hidden.shape)}"
+            )
+        tokens = hidden.shape[1]
+        bound = tokens if most_visible is None else most_visible
+        visible = _listed(~hidden, bound)
+        if rows == "all":
+            return cls(Rows(tokens), visible)
+        if rows == "visible":
+            return cls(visible, visible)
+        if rows == "hidden":
+            return cls(_listed(hidden, tokens), visible)
+        raise InvalidInput(f"rows must be 'all', 'visible' or 'hidden', not {rows!r}")
+
+    @classmethod
+    def packed(cls, lengths: Tensor, longest: int | None = None) -> Visible:
+        """Only visible tokens, one image after another in a tensor [T, H, D] (MAE encoder, NaViT).
+
+        Args:
+            lengths: [B] integers, tokens of each image; zero is allowed.
+            longest: an upper bound of `lengths`. Without it the largest is read from the device, which
+                waits for it.
+        """
+        rows = _packed_rows(lengths, longest)
+        return cls(rows, rows)
+
+    @classmethod
+    def cross(
+        cls,
+        query_lengths: Tensor,
+        key_lengths: Tensor,
+        longest_query: int | None = None,
+        longest_key: int | None = None,
+    ) -> Visible:
+        """Packed queries [T, H, D] attend to the packed keys [T', H, D] of their image (CrossMAE, I-JEPA)."""
+        if query_lengths.shape != key_lengths.shape:
+            raise InvalidInput(
+                f"query_lengths and key_lengths must name as many images, not {tuple(query_lengths.shape)}"
+                f" and {tuple(key_lengths.shape)}"
+            )
+        return cls(_packed_rows(query_lengths, longest_query), _packed_rows(key_lengths, longest_key))
+
+
+def _listed(member: Tensor, longest: int) -> Rows:
+    """Rows that list the true entries of `member` [B, N] in ascending order."""
+    count = member.sum(1, dtype=torch.int32)
+    # A stable sort puts members first and keeps their order, at a size the host knows.
+    index = (~member).to(torch.uint8).argsort(dim=1, stable=True).to(torch.int32)
+    return Rows(longest, torch.stack([torch.zeros_like(count), count], 1), index)
+
+
+def _packed_rows(lengths: Tensor, longest: int | None) -> Rows:
+    if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise InvalidInput(f"lengths must be integers [images], not {lengths.dtype} of shape {tuple(lengths.shape)}")
+    if longest is None:
+        longest = int(lengths.max()) if len(lengths) else 0
+    count = lengths.to(torch.int32)
+    start = count.cumsum(0, dtype=torch.int32) - count
+    return Rows(longest, torch.stack([start, count], 1))

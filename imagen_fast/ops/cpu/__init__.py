@@ -1,0 +1,1 @@
+"""The fast implementations for CPU tensors, one file an operation."""

@@ -1,0 +1,100 @@
+"""Which back-end serves each operation here, found out by running it, and why a faster one does not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from imagen_fast.errors import BackendUnavailable
+from imagen_fast.ops.contexts import Visible
+from imagen_fast.ops.dispatch import preference
+from imagen_fast.ops.functional import masked_patch_attention, masked_pixel_mse
+
+
+class Finding(TypedDict):
+    """One operation on one kind of device in one type.
+
+    `backend` is the one that calls take by themselves, None where there is no such device; `refused` says of
+    each faster one why it does not serve.
+    """
+
+    op: str
+    device: str
+    dtype: str
+    backend: str | None
+    refused: dict[str, str]
+
+
+def _attend(device: str, dtype: torch.dtype, backend: str) -> Tensor:
+    """In place, eight tokens of which three are hidden."""
+    q, k, v = torch.randn(3, 2, 8, 2, 32, device=device, dtype=dtype).requires_grad_().unbind()
+    hidden = torch.arange(8, device=device).expand(2, -1) < 3
+    return masked_patch_attention(q, k, v, Visible.in_place(hidden), backend=backend)
+
+
+def _pixel_error(device: str, dtype: torch.dtype, backend: str) -> Tensor:
+    """The loss of four patches of 4x4 pixels of which two are hidden."""
+    prediction = torch.randn(2, 4, 48, device=device, dtype=dtype, requires_grad=True)
+    image = torch.rand(2, 3, 8, 8, device=device)
+    hidden = torch.arange(4, device=device).expand(2, -1) < 2
+    return masked_pixel_mse(prediction, image, hidden, backend=backend)
+
+
+_PROBES: dict[str, Callable[[str, torch.dtype, str], Tensor]] = {
+    "masked_patch_attention": _attend,
+    "masked_pixel_mse": _pixel_error,
+}
+
+
+def examine_operations() -> list[Finding]:
+    """Try every operation, forward and backward, on a small case of each kind of device and type."""
+    return [
+        _examine(op, device, dtype)
+        for op in _PROBES
+        for device in ("cpu", "cuda")
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+
+
+def _examine(op: str, device: str, dtype: torch.dtype) -> Finding:
+    found: Finding = {
+        "op": op,
+        "device": device,
+        "dtype": str(dtype).removeprefix("torch."),
+        "backend": None,
+        "refused": {},
+    }
+    order = preference(device)
+    if device == "cuda" and not torch.cuda.is_available():
+        found["refused"] = {order[0]: "there is no CUDA device here"}
+        return found
+    for backend in order:
+        try:
+            _PROBES[op](device, dtype, backend).sum().backward()
+        except BackendUnavailable as error:
+            found["refused"][backend] = str(error).rpartition("cannot serve this call: ")[2]
+        except Exception as error:  # a broken driver or compiler: it is what the doctor is asked for
+            found["refused"][backend] = f"it fails: {type(error).__name__}: {error}"
+        else:
+            found["backend"] = backend
+            break
+    return found
+
+
+def no_cuda_because() -> str | None:
+    """Why there is no CUDA device; None where there is one."""
+    if torch.cuda.is_available():
+        return None
+    if torch.version.cuda is None:
+        return "this PyTorch is built without CUDA"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.cuda.init()
+        except (RuntimeError, AssertionError) as error:
+            return str(error).splitlines()[0].partition(". ")[0]
+    return "PyTorch finds no CUDA device"

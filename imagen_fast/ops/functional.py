@@ -1,0 +1,205 @@
+"""The public operations: shapes, checks, and one line of dispatch each.
+
+Back-ends only compute; what may be passed is decided here, once.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from imagen_fast.errors import InvalidInput
+from imagen_fast.ops import reference
+from imagen_fast.ops.contexts import Rows, Visible
+from imagen_fast.ops.cpu import masked_patch_attention as cpu_attention
+from imagen_fast.ops.cpu import masked_pixel_mse as cpu_pixel_mse
+from imagen_fast.ops.dispatch import choose
+
+
+def masked_patch_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    context: Visible | None = None,
+    *,
+    scale: float | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Attention among the patches of each image, when every image hides its own set.
+
+    softmax(scale * q k^T) v over the keys that the context lists for the query's image (Vaswani et al.
+    2017, eq. 1). A row with nothing to attend to gives zeros; what a hidden token holds, NaN included,
+    changes no visible output.
+
+    Args:
+        q: [B, M, H, D], or packed [T, H, D] with a packed context; any strides, last dimension contiguous.
+        k, v: [B, N, H, D], or packed [T', H, D].
+        context: who may attend to whom (`Visible.in_place`, `.packed`, `.cross`); None lets every query
+            of an image see all keys of it.
+        scale: factor of the scores; 1 / sqrt(D) where not given.
+        backend: force 'triton', 'cpu' or 'reference' for this call.
+
+    Returns:
+        A tensor shaped like q, in q's type: float32, bfloat16 or float16.
+
+    Raises:
+        InvalidInput: shapes, types or devices that do not fit together.
+        BackendUnavailable: the forced back-end cannot serve the call.
+    """
+    q, k, v = _autocast(q, k, v)
+    context = _check_attention(q, k, v, context)
+    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
+
+    def refusal(name: str) -> str | None:
+        if name == "triton":
+            from imagen_fast.kernels import masked_patch_attention as kernel
+
+            return kernel.supports(q, k, v)
+        return cpu_attention.refusal(q) if name == "cpu" else None
+
+    chosen = choose("masked_patch_attention", q.device, refusal, backend)
+    if chosen == "reference":
+        return reference.masked_patch_attention(q, k, v, context, scale)
+    if chosen == "triton":
+        from imagen_fast.kernels import masked_patch_attention as kernel
+
+        op = kernel.masked_patch_attention_triton
+    else:
+        op = cpu_attention.masked_patch_attention
+    queries, keys = context.queries, context.keys
+    return op(
+        q, k, v, queries.spans, queries.index, keys.spans, keys.index, queries.longest, keys.longest, scale
+    )
+
+
+def masked_pixel_mse(
+    prediction: Tensor,
+    image: Tensor,
+    hidden: Tensor | None = None,
+    *,
+    normalise: bool = True,
+    eps: float = 1e-6,
+    backend: str | None = None,
+) -> Tensor:
+    """The loss of a masked autoencoder straight from the image (He et al. 2021, section 3).
+
+    The mean over the hidden patches of the mean squared error of their pixels. Patches lie in raster
+    order, the pixels of one by (row, column, channel). With `normalise` the target of a patch is
+    (x - mean) / sqrt(variance + eps), with the unbiased variance over all of its values. The patchified
+    target never exists in memory.
+
+    Args:
+        prediction: [B, M, P*P*C]; row m of an image predicts the patch that `hidden` says.
+        image: [B, C, H, W], floating point.
+        hidden: [B, N] bool: row m is patch m and counts where true; or [B, M] integers: row m predicts
+            patch hidden[b, m]; or None: every patch counts. Integers must lie in [0, N), which is checked
+            on the CPU only, since checking on a GPU would wait for it.
+        normalise: normalise the target per patch.
+        eps: added to the variance, in squared pixel units.
+
+    Returns:
+        A scalar in float32; 0 where no patch is hidden.
+    """
+    _check_pixel_mse(prediction, image, hidden)
+    listed = hidden is not None and hidden.dtype != torch.bool
+
+    def refusal(name: str) -> str | None:
+        if name == "triton":
+            from imagen_fast.kernels import masked_pixel_mse as kernel
+
+            return kernel.supports(prediction, image)
+        return cpu_pixel_mse.refusal(prediction, image) if name == "cpu" else None
+
+    chosen = choose("masked_pixel_mse", prediction.device, refusal, backend)
+    if chosen == "reference":
+        return reference.masked_pixel_mse(prediction, image, hidden, normalise, eps)
+    if chosen == "triton":
+        from imagen_fast.kernels import masked_pixel_mse as kernel
+
+        op = kernel.masked_pixel_mse_triton
+    else:
+        op = cpu_pixel_mse.masked_pixel_mse
+    return op(prediction, image, hidden if listed else None, None if listed else hidden, normalise, eps)
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the type that autocast asks for, as a matrix product would take them."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    wanted = torch.get_autocast_dtype(device)
+    return tuple(x.to(wanted) if x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors)
+
+
+def _check_attention(q: Tensor, k: Tensor, v: Tensor, context: Visible | None) -> Visible:
+    if q.dim() not in (3, 4) or k.dim() not in (3, 4):
+        raise InvalidInput(
+            "q, k and v must be [B, N, H, D] or packed [T, H, D], not "
+            f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
+        )
+    if k.shape != v.shape or k.shape[-2:] != q.shape[-2:]:
+        raise InvalidInput(
+            f"k and v must have one shape, and q's heads and width, not q {tuple(q.shape)}, "
+            f"k {tuple(k.shape)}, v {tuple(v.shape)}"
+        )
+    if not (q.dtype == k.dtype == v.dtype and q.device == k.device == v.device):
+        raise InvalidInput(
+            f"q, k and v must share a type and a device, not {q.dtype} on {q.device}, {k.dtype} on {k.device}, "
+            f"{v.dtype} on {v.device}"
+        )
+    if q.dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise InvalidInput(f"q, k and v must be floating point, not {q.dtype}")
+    if context is None:
+        if q.dim() == 3 or k.dim() == 3:
+            raise InvalidInput("packed tensors [T, H, D] need a context that says where each image begins")
+        context = Visible(Rows(q.shape[1]), Rows(k.shape[1]))
+    images = {len(x) for x in (q, k) if x.dim() == 4}
+    images |= {len(rows.spans) for rows in (context.queries, context.keys) if rows.spans is not None}
+    if len(images) != 1:
+        raise InvalidInput(f"q, k, v and the context must be of as many images, not {sorted(images)}")
+    for name, x, rows in (("q", q, context.queries), ("k", k, context.keys)):
+        if x.dim() == 4 and rows.longest > x.shape[1]:
+            raise InvalidInput(f"the context lists up to {rows.longest} tokens an image, {name} has {x.shape[1]}")
+        if x.dim() == 3 and rows.spans is None:
+            raise InvalidInput(f"{name} is packed, but the context does not say where each image begins")
+        if rows.spans is not None and rows.spans.device != x.device:
+            raise InvalidInput(f"the context is on {rows.spans.device}, {name} on {x.device}")
+    return context
+
+
+def _check_pixel_mse(prediction: Tensor, image: Tensor, hidden: Tensor | None) -> None:
+    if prediction.dim() != 3 or image.dim() != 4 or len(prediction) != len(image):
+        raise InvalidInput(
+            "prediction must be [B, M, P*P*C] and image [B, C, H, W] of as many images, not "
+            f"{tuple(prediction.shape)} and {tuple(image.shape)}"
+        )
+    if not (prediction.is_floating_point() and image.is_floating_point()):
+        raise InvalidInput(f"prediction and image must be floating point, not {prediction.dtype} and {image.dtype}")
+    channels, height, width = image.shape[1:]
+    patch = math.isqrt(prediction.shape[-1] // max(channels, 1))
+    if patch < 1 or patch * patch * channels != prediction.shape[-1]:
+        raise InvalidInput(
+            f"the last dimension of prediction must be P*P*{channels} for a whole patch side P, "
+            f"not {prediction.shape[-1]}"
+        )
+    if height % patch or width % patch:
+        raise InvalidInput(f"a patch of {patch} pixels does not divide an image of {height}x{width}")
+    patches = (height // patch) * (width // patch)
+    if hidden is not None and hidden.shape != prediction.shape[:2]:
+        raise InvalidInput(
+            f"hidden must be {tuple(prediction.shape[:2])}, one entry a row of prediction, not {tuple(hidden.shape)}"
+        )
+    if hidden is None or hidden.dtype == torch.bool:
+        if prediction.shape[1] != patches:
+            raise InvalidInput(
+                f"prediction must have a row for each of the {patches} patches, not {prediction.shape[1]}; "
+                "give hidden as patch numbers to predict fewer"
+            )
+    elif hidden.is_floating_point():
+        raise InvalidInput(f"hidden must be bool or integer, not {hidden.dtype}")
+    elif hidden.device.type == "cpu" and hidden.numel() and not torch.compiler.is_compiling():
+        low, high = int(hidden.min()), int(hidden.max())
+        if low < 0 or high >= patches:
+            raise InvalidInput(f"hidden must name patches 0 to {patches - 1}, not {low if low < 0 else high}")

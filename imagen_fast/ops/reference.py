@@ -1,0 +1,97 @@
+"""The mathematics of every operation, in plain PyTorch: slow, obvious, and the definition.
+
+Each function takes the same arguments as its namesake in `functional`, already checked. Gradients are
+autograd's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imagen_fast.ops.contexts import Rows, Visible
+from imagen_fast.ops.patches import chosen_patches, patchify
+
+
+def positions(rows: Rows, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row numbers [B or 1, L] and which of them exist, from the tables of a context."""
+    i = torch.arange(rows.longest, device=device)[None]
+    if rows.spans is None:
+        return i, torch.ones_like(i, dtype=torch.bool)
+    start, count = rows.spans[:, :1].long(), rows.spans[:, 1:]
+    exists = i < count
+    row = i if rows.index is None else rows.index[:, : rows.longest].long()
+    return torch.where(exists, start + row, 0), exists
+
+
+def take(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    """The listed rows of `x` ([B, N, H, D] or packed [T, H, D]) as [B, L, H, D], and which exist [B or 1, L].
+
+    Rows that do not exist are zero, whatever `x` holds there.
+    """
+    row, exists = positions(rows, x.device)
+    if x.dim() == 3:
+        # A packed tensor can be empty: a row of zeros keeps position 0 valid.
+        taken = torch.cat([x, x.new_zeros(1, *x.shape[1:])])[row]
+    elif rows.index is None:
+        taken = x[:, : rows.longest]
+    else:
+        taken = x.gather(1, row[..., None, None].expand(-1, -1, *x.shape[2:]))
+    return torch.where(exists[..., None, None], taken, 0), exists
+
+
+def put(values: Tensor, rows: Rows, like: Tensor) -> Tensor:
+    """The opposite of `take`: `values` [B, L, H, D] at their rows of a tensor of zeros shaped like `like`."""
+    row, exists = positions(rows, values.device)
+    batch = values.shape[0]
+    row, exists = row.expand(batch, -1), exists.expand(batch, -1)
+    out = torch.zeros(like.shape, dtype=values.dtype, device=values.device)
+    if like.dim() == 3:
+        return out.index_put((row[exists],), values[exists])
+    image = torch.arange(batch, device=values.device)[:, None].expand_as(row)
+    return out.index_put((image[exists], row[exists]), values[exists])
+
+
+def masked_patch_attention(q: Tensor, k: Tensor, v: Tensor, context: Visible, scale: float) -> Tensor:
+    """softmax(scale * q k^T) v over the key rows of the query's image (Vaswani et al. 2017, eq. 1).
+
+    Equal to `scaled_dot_product_attention` with the boolean mask that the context stands for, except that
+    a row with nothing to attend to gives zeros, and rows that nobody asked for are zeros.
+    """
+    queries, _ = take(q, context.queries)  # [B, M, H, D]
+    keys, seen = take(k, context.keys)  # [B, N, H, D], [B, N]
+    values, _ = take(v, context.keys)
+    scores = torch.einsum("bmhd,bnhd->bhmn", queries, keys) * scale
+    hidden = ~seen[:, None, None, :]
+    # The lowest finite score, not -inf, and a second fill: a row without keys gives zeros, not NaN.
+    scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+    probability = scores.softmax(-1).masked_fill(hidden, 0.0)
+    out = torch.einsum("bhmn,bnhd->bmhd", probability, values)
+    return put(out, context.queries, q)
+
+
+def masked_pixel_mse(
+    prediction: Tensor, image: Tensor, hidden: Tensor | None, normalise: bool, eps: float
+) -> Tensor:
+    """Mean over the hidden patches of the mean squared error of their pixels (He et al. 2021, section 3).
+
+    With `normalise` the target of a patch is (x - mean) / sqrt(variance + eps), over all its values and
+    with the unbiased variance.
+    """
+    channels = image.shape[1]
+    patch = round((prediction.shape[-1] / channels) ** 0.5)
+    listed = hidden is not None and hidden.dtype != torch.bool
+    target = chosen_patches(image, patch, hidden) if listed else patchify(image, patch)
+    # Statistics and the sum are never taken in half precision.
+    wide = torch.promote_types(prediction.dtype, torch.float32)
+    target = target.to(wide)
+    if normalise:
+        variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
+        target = (target - mean) / (variance + eps).sqrt()
+    if hidden is None or listed:
+        counted = torch.ones(prediction.shape[:2], dtype=torch.bool, device=prediction.device)
+    else:
+        counted = hidden
+    # What a row that does not count holds, NaN included, reaches neither the loss nor a gradient.
+    error = torch.where(counted[..., None], prediction.to(wide) - target, 0).square().mean(-1)  # [B, M]
+    return error.sum() / counted.sum().clamp(min=1)
