@@ -1,0 +1,54 @@
+"""Where pictures come from, and how they reach the model: sources, decoding, augmentation, batches, masks.
+
+Everything random here is a pure function of a seed and a position, so that a run continues bit for bit
+from nothing but a step number.
+"""
+
+from imagen_fast.data.augment import Augmentation, CenterCrop, RandomResizedCrop, augmentation_for
+from imagen_fast.data.decode import decode_image, open_image
+from imagen_fast.data.embedded import digits, photos
+from imagen_fast.data.errors import (
+    AllCorrupt,
+    CorruptImage,
+    MissingFolder,
+    NoImages,
+    NoLabels,
+    TooFewImages,
+    UnknownData,
+)
+from imagen_fast.data.loader import Batch, Loader
+from imagen_fast.data.masks import Masks, blockwise_masks, masks_from_noise, random_masks
+from imagen_fast.data.open import EMBEDDED, open_source
+from imagen_fast.data.sources import ArraySource, FolderSource, Source
+from imagen_fast.data.split import few_per_class, split
+
+__all__ = [
+    "EMBEDDED",
+    "AllCorrupt",
+    "ArraySource",
+    "Augmentation",
+    "Batch",
+    "CenterCrop",
+    "CorruptImage",
+    "FolderSource",
+    "Loader",
+    "Masks",
+    "MissingFolder",
+    "NoImages",
+    "NoLabels",
+    "RandomResizedCrop",
+    "Source",
+    "TooFewImages",
+    "UnknownData",
+    "augmentation_for",
+    "blockwise_masks",
+    "decode_image",
+    "digits",
+    "few_per_class",
+    "masks_from_noise",
+    "open_image",
+    "open_source",
+    "photos",
+    "random_masks",
+    "split",
+]
