@@ -25,6 +25,7 @@ State = dict[str, Tensor]
 # transformers 4 (and the checkpoints on its hub) to transformers 5.
 _OLD_NAMES = (
     (r"^vit\.encoder\.layer\.", "vit.layers."),
+    (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),  # what save_pretrained of 5.x writes
     (r"attention\.attention\.query\.", "attention.q_proj."),
     (r"attention\.attention\.key\.", "attention.k_proj."),
     (r"attention\.attention\.value\.", "attention.v_proj."),

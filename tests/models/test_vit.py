@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from imagen_fast.data.masks import masks_from_noise
+from imagen_fast.errors import InvalidInput
+from imagen_fast.models import (
+    MODELS,
+    DecoderConfig,
+    MaskedAutoencoder,
+    VisionTransformer,
+    ViTConfig,
+    decoder_config,
+    vit_config,
+)
+from imagen_fast.models.positions import resize_positions, sincos_positions
+
+SMALL = ViTConfig(image_size=(16, 24), patch_size=4, channels=1, embed_dim=32, depth=3, heads=2)
+
+
+def test_only_visible_patches_are_read():
+    model = VisionTransformer(SMALL)
+    image = torch.randn(3, 1, 16, 24)
+    masks = masks_from_noise(torch.rand(3, SMALL.patches), 0.6)
+    with torch.no_grad():
+        clean = model.forward_features(image, masks.visible)
+        tiles = image.unflatten(2, (4, 4)).unflatten(4, (6, 4))
+        for b in range(3):
+            for patch in masks.hidden[b].tolist():
+                tiles[b, :, patch // 6, :, patch % 6, :] = float("nan")
+        assert torch.equal(model.forward_features(tiles.reshape(3, 1, 16, 24), masks.visible), clean)
+    assert clean.shape == (3, 1 + masks.visible.shape[1], 32)
+
+
+def test_visible_tokens_are_those_of_the_whole_image():
+    model = VisionTransformer(SMALL)
+    image = torch.randn(2, 1, 16, 24)
+    visible = torch.tensor([[0, 5, 23], [1, 2, 3]])
+    whole = model.embed(image)
+    chosen = model.embed(image, visible)
+    torch.testing.assert_close(chosen[:, 1:], whole[:, 1:].gather(1, visible[..., None].expand(-1, -1, 32)))
+    torch.testing.assert_close(chosen[:, 0], whole[:, 0])
+
+
+def test_the_decoder_tail_is_the_whole_block():
+    decoder = MaskedAutoencoder(SMALL, DecoderConfig("full", 32, 2, 2)).decoder
+    x = torch.randn(2, 9, 32)
+    block = decoder.blocks[1]
+    torch.testing.assert_close(block.forward_tail(x, 4), block(x)[:, 4:])
+
+
+def test_cross_predictions_do_not_depend_on_each_other():
+    model = MaskedAutoencoder(SMALL, DecoderConfig("cross", 32, 2, 2))
+    image = torch.randn(2, 1, 16, 24)
+    masks = masks_from_noise(torch.rand(2, SMALL.patches), 0.75)
+    with torch.no_grad():
+        all_of_them = model(image, masks.visible, masks.hidden)
+        some = model(image, masks.visible, masks.hidden[:, 3:7])
+    torch.testing.assert_close(some, all_of_them[:, 3:7])
+
+
+def test_heads_and_pools():
+    for pool in ("token", "avg"):
+        model = VisionTransformer(ViTConfig(**{**SMALL.to_dict(), "pool": pool}), num_classes=7)
+        assert model(torch.randn(2, 1, 16, 24)).shape == (2, 7)
+        bare = VisionTransformer(ViTConfig(**{**SMALL.to_dict(), "pool": pool}))
+        assert bare(torch.randn(2, 1, 16, 24)).shape == (2, 32)
+
+
+def test_compiles_in_one_graph():
+    model = MaskedAutoencoder(SMALL, DecoderConfig("full", 32, 2, 2))
+    masks = masks_from_noise(torch.rand(2, SMALL.patches), 0.75)
+    image = torch.randn(2, 1, 16, 24)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(image, *masks), model(image, *masks))
+
+
+def test_drop_path_drops_whole_images_in_training_only():
+    model = VisionTransformer(SMALL, drop_path=0.9)
+    image = torch.randn(64, 1, 16, 24)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(image), model(image))
+        assert not torch.equal(model.train()(image), model(image))
+
+
+def test_positions_match_the_formula_and_resize():
+    table = sincos_positions(8, (2, 3))
+    assert table.shape == (1, 7, 8)
+    assert bool((table[0, 0] == 0).all())
+    row, column = 1, 2
+    omega = torch.tensor([1.0, 0.01])
+    wanted = torch.cat([(column * omega).sin(), (column * omega).cos(), (row * omega).sin(), (row * omega).cos()])
+    torch.testing.assert_close(table[0, 1 + row * 3 + column], wanted)
+    assert resize_positions(table, (2, 3), (4, 6)).shape == (1, 25, 8)
+    assert torch.equal(resize_positions(table, (2, 3), (2, 3)), table)
+
+
+def test_every_named_model_exists():
+    parameters = {}
+    for name in MODELS:
+        with torch.device("meta"):
+            decoder_config(name)
+            parameters[name] = sum(p.numel() for p in VisionTransformer(vit_config(name)).parameters())
+    # Dosovitskiy et al. 2021, table 1, without the head: 86M, 307M, 632M.
+    assert round(parameters["base"] / 1e6) == 86
+    assert round(parameters["large"] / 1e6) in (303, 304)
+    assert round(parameters["huge"] / 1e6) in (630, 631, 632)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: vit_config("giant"), "model must be one of nano, tiny"),
+        (lambda: vit_config("tiny", patch_size=15), "15 pixels does not divide an image of 224x224"),
+        (lambda: ViTConfig(embed_dim=100, heads=3), "3 heads do not divide a width of 100"),
+        (lambda: DecoderConfig("half"), "must be 'full' or 'cross'"),
+        (lambda: VisionTransformer(SMALL)(torch.randn(1, 1, 8, 8)), "images of 16x24 pixels, not 8x8"),
+    ],
+)
+def test_bad_input_is_one_sentence(make, message):
+    with pytest.raises(InvalidInput, match=message):
+        make()
