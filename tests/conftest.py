@@ -6,9 +6,9 @@ import pytest
 import torch
 
 # How far an implementation may be from float64, beside PyTorch in the same precision: at most twice its
-# maximum error, and 1.1 times its mean error in half types, plus some roundings of the largest value (or of 1,
-# the size of the inputs, where everything cancels), without which a peer that happens to be exact could not
-# be matched.
+# maximum error, and 1.1 times its mean error in half types, plus some roundings of the largest value (or of
+# 1, the size of the inputs, where everything cancels), without which a peer that happens to be exact could
+# not be matched.
 MAX_FACTOR = 2.0
 MEAN_FACTOR = 1.1
 ROUNDINGS = {torch.float32: 4.0, torch.bfloat16: 0.5, torch.float16: 0.5, torch.float64: 8.0}

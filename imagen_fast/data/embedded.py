@@ -38,7 +38,7 @@ def digits() -> ArraySource:
     """
     _package("sklearn", "digits")
     # Here and not above: it takes a second to import, and nothing else needs it.
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # from 0..16

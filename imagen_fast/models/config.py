@@ -31,7 +31,9 @@ class ViTConfig:
     def __post_init__(self) -> None:
         height, width = self.image_size
         if self.patch_size < 1 or height % self.patch_size or width % self.patch_size:
-            raise InvalidInput(f"a patch of {self.patch_size} pixels does not divide an image of {height}x{width}")
+            raise InvalidInput(
+                f"a patch of {self.patch_size} pixels does not divide an image of {height}x{width}"
+            )
         if self.embed_dim % self.heads:
             raise InvalidInput(f"{self.heads} heads do not divide a width of {self.embed_dim}")
         if self.positions == "sincos" and self.embed_dim % 4:
@@ -83,8 +85,8 @@ class DecoderConfig:
         return asdict(self)
 
 
-# Width, depth, heads: Dosovitskiy et al. 2021 table 1; tiny and small after DeiT (Touvron et al. 2021). nano is ours, for
-# images of a few pixels.
+# Width, depth, heads: Dosovitskiy et al. 2021, table 1; tiny and small after DeiT (Touvron et al. 2021).
+# nano is ours, for images of a few pixels.
 _SIZES = {
     "nano": (96, 4, 4),
     "tiny": (192, 12, 3),

@@ -165,7 +165,9 @@ def save_vitmae(model: MaskedAutoencoder, folder: str | Path, mask_ratio: float 
     encoder, decoder = model.encoder.config, model.decoder.config
     height, width = encoder.image_size
     if decoder.kind != "full" or model.decoder.pred.out_features != encoder.patch_values or height != width:
-        raise InvalidInput("ViTMAE has only the full decoder, predicts the pixels of a patch, and takes square images")
+        raise InvalidInput(
+            "ViTMAE has only the full decoder, predicts the pixels of a patch, and takes square images"
+        )
     config = {
         "architectures": ["ViTMAEForPreTraining"],
         "model_type": "vit_mae",
@@ -209,7 +211,7 @@ def load_timm(source: nn.Module) -> VisionTransformer:
         embed_dim=source.embed_dim,  # type: ignore[arg-type]
         depth=len(source.blocks),  # type: ignore[arg-type]
         heads=block.attn.num_heads,
-        mlp_ratio=block.mlp.fc1.out_features / source.embed_dim,  # type: ignore[operator]
+        mlp_ratio=block.mlp.fc1.out_features / source.embed_dim,
         norm_eps=block.norm1.eps,
         positions="learned",
         pool=str(source.global_pool),  # type: ignore[arg-type]
@@ -220,13 +222,15 @@ def load_timm(source: nn.Module) -> VisionTransformer:
     ours, theirs = set(model.state_dict()), set(state)
     if ours != theirs:
         odd = sorted(ours ^ theirs)
-        raise InvalidInput(f"only plain vision transformers can be converted; this one differs in {', '.join(odd[:4])}")
+        raise InvalidInput(
+            f"only plain vision transformers can be converted; this one differs in {', '.join(odd[:4])}"
+        )
     model.load_state_dict(state)
     return model
 
 
 def save_timm(model: VisionTransformer, path: str | Path) -> None:
-    """Write the weights as a safetensors file that a timm model of the same shape loads (`checkpoint_path=`)."""
+    """Write a safetensors file that a timm model of the same shape loads (`checkpoint_path=`)."""
     state = {name: value.float().contiguous() for name, value in model.state_dict().items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path, metadata={"format": "pt"})

@@ -22,7 +22,7 @@ class Attention(nn.Module):
         return self.proj(masked_patch_attention(q, k, v, context).flatten(-2))
 
     def forward_tail(self, x: Tensor, first: int) -> Tensor:
-        """The outputs of tokens `first` and later only; they attend to all tokens. [B, N, E] -> [B, N - first, E]"""
+        """Outputs of tokens `first` and later, which attend to all. [B, N, E] -> [B, N - first, E]"""
         dim = x.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
         q = nn.functional.linear(x[:, first:], weight[:dim], bias[:dim]).unflatten(-1, (self.heads, -1))
@@ -87,7 +87,7 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def forward_tail(self, x: Tensor, first: int) -> Tensor:
-        """The block's exact outputs for tokens `first` and later, for a last block of which no more is needed."""
+        """The block's exact outputs for tokens `first` and later: a last block of which no more is read."""
         x = x[:, first:] + self.attn.forward_tail(self.norm1(x), first)
         return x + self.mlp(self.norm2(x))
 
@@ -115,4 +115,5 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Conv2d):
         nn.init.xavier_uniform_(module.weight.data.flatten(1))
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -36,7 +36,8 @@ class MaskedDecoder(nn.Module):
     def features(self, tokens: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """Normalised decoder tokens [B, m, dim] of the patches in `hidden` [B, m]; see `forward`."""
         position = self.pos_embed[0]
-        here = torch.cat([torch.zeros_like(visible[:, :1]), visible + 1], 1)  # class token, then visible patches
+        class_token = torch.zeros_like(visible[:, :1])
+        here = torch.cat([class_token, visible + 1], 1)
         seen = self.embed(tokens) + position[here]
         asked = self.mask_token + position[hidden + 1]
         if self.config.kind == "cross":
@@ -47,7 +48,8 @@ class MaskedDecoder(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x)
         # Of the last block only the hidden tokens are ever read.
-        return self.norm(self.blocks[-1].forward_tail(x, seen.shape[1]))
+        last: Block = self.blocks[-1]  # type: ignore[assignment]
+        return self.norm(last.forward_tail(x, seen.shape[1]))
 
     def forward(self, tokens: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """Predictions [B, m, outputs].
@@ -69,5 +71,5 @@ class MaskedAutoencoder(nn.Module):
         self.decoder = MaskedDecoder(decoder, encoder, encoder.patch_values if outputs is None else outputs)
 
     def forward(self, image: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
-        """Predictions [B, m, outputs] of the patches in `hidden` from those in `visible`, image [B, C, H, W]."""
+        """Predictions [B, m, outputs] of the patches in `hidden` from those in `visible` of [B, C, H, W]."""
         return self.decoder(self.encoder.forward_features(image, visible), visible, hidden)

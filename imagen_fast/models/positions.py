@@ -32,5 +32,7 @@ def resize_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) 
         return table
     prefix = table.shape[1] - old[0] * old[1]
     grid = table[:, prefix:].float().unflatten(1, old).permute(0, 3, 1, 2)
-    grid = torch.nn.functional.interpolate(grid, size=new, mode="bicubic", antialias=True, align_corners=False)
+    grid = torch.nn.functional.interpolate(
+        grid, size=new, mode="bicubic", antialias=True, align_corners=False
+    )
     return torch.cat([table[:, :prefix], grid.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)], 1)

@@ -65,7 +65,7 @@ class VisionTransformer(nn.Module):
             self.pos_embed = nn.Parameter(sincos_positions(dim, config.grid), requires_grad=False)
         else:
             self.pos_embed = nn.Parameter(torch.empty(1, 1 + config.patches, dim).normal_(std=0.02))
-        rates = torch.linspace(0, drop_path, config.depth).tolist()
+        rates = [drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
             Block(dim, config.heads, config.mlp_ratio, config.norm_eps, rate) for rate in rates
         )
@@ -76,7 +76,7 @@ class VisionTransformer(nn.Module):
         self.head = nn.Linear(dim, num_classes) if num_classes else nn.Identity()
         self.apply(initialise)
         if num_classes:
-            nn.init.normal_(self.head.weight, std=2e-5)
+            nn.init.normal_(self.head.weight, std=2e-5)  # type: ignore[arg-type]
 
     def embed(self, image: Tensor, visible: Tensor | None = None) -> Tensor:
         """Tokens [B, 1 + n, E] of the class token and the (visible) patches, positions added."""

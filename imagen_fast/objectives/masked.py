@@ -14,7 +14,12 @@ from imagen_fast.data.masks import Masks, blockwise_masks, keep_hidden, random_m
 from imagen_fast.errors import InvalidInput
 from imagen_fast.models import DecoderConfig, MaskedAutoencoder, ViTConfig
 from imagen_fast.objectives.output import Output
-from imagen_fast.objectives.pixels import PixelHead, PixelNormalizer, pixel_levels, pixel_negative_log_likelihood
+from imagen_fast.objectives.pixels import (
+    PixelHead,
+    PixelNormalizer,
+    pixel_levels,
+    pixel_negative_log_likelihood,
+)
 from imagen_fast.ops import masked_pixel_mse
 from imagen_fast.ops.patches import chosen_patches
 
@@ -72,7 +77,9 @@ class MaskedObjective(nn.Module):
     ) -> None:
         super().__init__()
         if config.predict < 1.0 and decoder.kind != "cross":
-            raise InvalidInput("only the cross decoder can predict a share of the hidden patches; the full one needs all")
+            raise InvalidInput(
+                "only the cross decoder can predict a share of the hidden patches; the full one needs all"
+            )
         self.config, self.seed = config, seed
         self.normalize = PixelNormalizer(mean, std)
         self.model = MaskedAutoencoder(encoder, decoder)
@@ -104,6 +111,8 @@ class MaskedObjective(nn.Module):
         tokens = self.model.encoder.forward_features(normal, masks.visible)
         features = self.model.decoder.features(tokens, masks.visible, masks.hidden)
         head: PixelHead = self.model.decoder.pred  # type: ignore[assignment]
-        target = pixel_levels(chosen_patches(images, self.model.encoder.config.patch_size, masks.hidden), self.config.levels)
+        target = pixel_levels(
+            chosen_patches(images, self.model.encoder.config.patch_size, masks.hidden), self.config.levels
+        )
         loss = pixel_negative_log_likelihood(head.hidden(features), head.levels, target)
         return Output(loss, {"bits_per_dim": loss.detach() / math.log(2)})

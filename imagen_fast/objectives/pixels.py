@@ -72,7 +72,9 @@ class PixelHead(nn.Module):
         return self.levels(self.hidden(tokens))
 
 
-def pixel_negative_log_likelihood(hidden: Tensor, head: nn.Linear, target: Tensor, rows: int = 65536) -> Tensor:
+def pixel_negative_log_likelihood(
+    hidden: Tensor, head: nn.Linear, target: Tensor, rows: int = 65536
+) -> Tensor:
     """-mean log p(pixel | what is visible), in nats a pixel channel.
 
     The logits of `rows` pixels exist at a time: they are made again in the backward, so memory does not grow

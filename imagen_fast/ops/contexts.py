@@ -7,7 +7,7 @@ lengths they were made from, so a kernel never waits for the host.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from torch import Tensor
 from imagen_fast.errors import InvalidInput
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True)
+class Rows:
     """The token rows of each image that take part, in order.
 
     The i-th row of image `b` (`i < count`) is row `start + i` of its tensor, or `start + index[b, i]`
@@ -60,7 +61,7 @@ class Visible:
         """
         if hidden.dim() != 2 or hidden.dtype != torch.bool:
             raise InvalidInput(
-                f"hidden must be a bool tensor [images, tokens], not {hidden.dtype} of shape {tuple(hidden.shape)}"
+                f"hidden must be a bool tensor [images, tokens], not {hidden.dtype} {tuple(hidden.shape)}"
             )
         tokens = hidden.shape[1]
         bound = tokens if most_visible is None else most_visible
@@ -112,7 +113,9 @@ def _listed(member: Tensor, longest: int) -> Rows:
 
 def _packed_rows(lengths: Tensor, longest: int | None) -> Rows:
     if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
-        raise InvalidInput(f"lengths must be integers [images], not {lengths.dtype} of shape {tuple(lengths.shape)}")
+        raise InvalidInput(
+            f"lengths must be integers [images], not {lengths.dtype} of shape {tuple(lengths.shape)}"
+        )
     if longest is None:
         longest = int(lengths.max()) if len(lengths) else 0
     count = lengths.to(torch.int32)

@@ -35,7 +35,7 @@ def check_backend(name: str) -> str:
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Force one back-end for every operation inside the block; one that cannot serve a call raises its reason."""
+    """Force one back-end for every operation in the block; where it cannot serve it raises its reason."""
     global _forced
     before, _forced = _forced, check_backend(name)
     try:
@@ -44,7 +44,9 @@ def use_backend(name: str) -> Iterator[None]:
         _forced = before
 
 
-def choose(op: str, device: torch.device, refusal: Callable[[str], str | None], forced: str | None = None) -> str:
+def choose(
+    op: str, device: torch.device, refusal: Callable[[str], str | None], forced: str | None = None
+) -> str:
     """The back-end for one call of `op`.
 
     Args:

@@ -146,8 +146,8 @@ def _check_attention(q: Tensor, k: Tensor, v: Tensor, context: Visible | None) -
         )
     if not (q.dtype == k.dtype == v.dtype and q.device == k.device == v.device):
         raise InvalidInput(
-            f"q, k and v must share a type and a device, not {q.dtype} on {q.device}, {k.dtype} on {k.device}, "
-            f"{v.dtype} on {v.device}"
+            f"q, k and v must share a type and a device, not {q.dtype} on {q.device}, "
+            f"{k.dtype} on {k.device}, {v.dtype} on {v.device}"
         )
     if q.dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise InvalidInput(f"q, k and v must be floating point, not {q.dtype}")
@@ -161,7 +161,9 @@ def _check_attention(q: Tensor, k: Tensor, v: Tensor, context: Visible | None) -
         raise InvalidInput(f"q, k, v and the context must be of as many images, not {sorted(images)}")
     for name, x, rows in (("q", q, context.queries), ("k", k, context.keys)):
         if x.dim() == 4 and rows.longest > x.shape[1]:
-            raise InvalidInput(f"the context lists up to {rows.longest} tokens an image, {name} has {x.shape[1]}")
+            raise InvalidInput(
+                f"the context lists up to {rows.longest} tokens an image, {name} has {x.shape[1]}"
+            )
         if x.dim() == 3 and rows.spans is None:
             raise InvalidInput(f"{name} is packed, but the context does not say where each image begins")
         if rows.spans is not None and rows.spans.device != x.device:
@@ -176,7 +178,9 @@ def _check_pixel_mse(prediction: Tensor, image: Tensor, hidden: Tensor | None) -
             f"{tuple(prediction.shape)} and {tuple(image.shape)}"
         )
     if not (prediction.is_floating_point() and image.is_floating_point()):
-        raise InvalidInput(f"prediction and image must be floating point, not {prediction.dtype} and {image.dtype}")
+        raise InvalidInput(
+            f"prediction and image must be floating point, not {prediction.dtype} and {image.dtype}"
+        )
     channels, height, width = image.shape[1:]
     patch = math.isqrt(prediction.shape[-1] // max(channels, 1))
     if patch < 1 or patch * patch * channels != prediction.shape[-1]:
@@ -189,7 +193,8 @@ def _check_pixel_mse(prediction: Tensor, image: Tensor, hidden: Tensor | None) -
     patches = (height // patch) * (width // patch)
     if hidden is not None and hidden.shape != prediction.shape[:2]:
         raise InvalidInput(
-            f"hidden must be {tuple(prediction.shape[:2])}, one entry a row of prediction, not {tuple(hidden.shape)}"
+            f"hidden must be {tuple(prediction.shape[:2])}, one entry a row of prediction, "
+            f"not {tuple(hidden.shape)}"
         )
     if hidden is None or hidden.dtype == torch.bool:
         if prediction.shape[1] != patches:

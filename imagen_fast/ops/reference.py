@@ -80,15 +80,17 @@ def masked_pixel_mse(
     """
     channels = image.shape[1]
     patch = round((prediction.shape[-1] / channels) ** 0.5)
-    listed = hidden is not None and hidden.dtype != torch.bool
-    target = chosen_patches(image, patch, hidden) if listed else patchify(image, patch)
+    if hidden is None or hidden.dtype == torch.bool:
+        target = patchify(image, patch)
+    else:
+        target = chosen_patches(image, patch, hidden)
     # Statistics and the sum are never taken in half precision.
     wide = torch.promote_types(prediction.dtype, torch.float32)
     target = target.to(wide)
     if normalise:
         variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
         target = (target - mean) / (variance + eps).sqrt()
-    if hidden is None or listed:
+    if hidden is None or hidden.dtype != torch.bool:
         counted = torch.ones(prediction.shape[:2], dtype=torch.bool, device=prediction.device)
     else:
         counted = hidden

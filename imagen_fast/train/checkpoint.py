@@ -48,7 +48,9 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     partial.mkdir(parents=True)
     save_file({k: v.contiguous() for k, v in checkpoint.weights.items()}, partial / "weights.safetensors")
     save_file({k: v.contiguous() for k, v in checkpoint.optimizer.items()}, partial / "optimizer.safetensors")
-    (partial / "state.json").write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=2) + "\n")
+    (partial / "state.json").write_text(
+        json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=2) + "\n"
+    )
     for file in partial.iterdir():
         _sync(file)
     if final.exists():
@@ -95,9 +97,13 @@ def load_into(module: nn.Module, weights: dict[str, Tensor], origin: str) -> Non
     """
     own = module.state_dict()
     if missing := sorted(own.keys() - weights.keys()):
-        raise CheckpointError(f"{origin} is of another architecture: it lacks {missing[0]!r} ({len(missing)} missing)")
+        raise CheckpointError(
+            f"{origin} is of another architecture: it lacks {missing[0]!r} ({len(missing)} missing)"
+        )
     if extra := sorted(weights.keys() - own.keys()):
-        raise CheckpointError(f"{origin} is of another architecture: it has {extra[0]!r} ({len(extra)} unknown)")
+        raise CheckpointError(
+            f"{origin} is of another architecture: it has {extra[0]!r} ({len(extra)} unknown)"
+        )
     for name, value in own.items():
         if value.shape != weights[name].shape:
             raise CheckpointError(

@@ -48,7 +48,9 @@ class TensorBoardLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise MissingPackage("the TensorBoard log needs the package tensorboard: pip install imagen-fast[train]") from error
+            raise MissingPackage(
+                "the TensorBoard log needs the package tensorboard: pip install imagen-fast[train]"
+            ) from error
         # purge_step hides what a crashed run wrote after its last checkpoint.
         self._writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
@@ -65,7 +67,9 @@ class WandbLog:
         try:
             import wandb
         except ImportError as error:
-            raise MissingPackage("the Weights & Biases log needs the package wandb: pip install imagen-fast[wandb]") from error
+            raise MissingPackage(
+                "the Weights & Biases log needs the package wandb: pip install imagen-fast[wandb]"
+            ) from error
         self._run = wandb.init(
             project="imagen-fast", dir=str(run.folder), id=run.config["id"], resume="allow", config=run.config
         )

@@ -89,7 +89,7 @@ def fit(
             cast to `dtype`, trained in place.
         run: where checkpoints go; None keeps none.
         resume: a checkpoint of an equal run, continued exactly.
-        after_step: called with the number of steps done and the optimiser, whose `weights()` are the float32 state.
+        after_step: called with the number of steps done and the optimiser, whose `weights()` are float32.
 
     Raises:
         Diverged: the loss is not finite; the last checkpoint is kept.
@@ -133,7 +133,9 @@ def fit(
             if done % config.log_every == 0 or done == config.steps:
                 last = float(output.loss.detach())  # the only wait for the device
                 if not math.isfinite(last):
-                    raise Diverged(f"the loss became {last} at step {done}; try a lower learning rate than {config.lr}")
+                    raise Diverged(
+                        f"the loss became {last} at step {done}; try a lower learning rate than {config.lr}"
+                    )
                 now = time.perf_counter()
                 values = {"loss": last, "lr": lr, "images_per_second": images_since / (now - logged)}
                 values["data_wait"] = (loader.waited - waited) / (now - logged)
@@ -154,4 +156,10 @@ def fit(
             if done % config.checkpoint_every == 0 or done == config.steps:
                 checkpoint(done)
     seconds = time.perf_counter() - began
-    return FitResult(config.steps - start, seconds, images / seconds if images else 0.0, loader.waited / max(seconds, 1e-9), last)
+    return FitResult(
+        config.steps - start,
+        seconds,
+        images / seconds if images else 0.0,
+        loader.waited / max(seconds, 1e-9),
+        last,
+    )

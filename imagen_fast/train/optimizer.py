@@ -40,7 +40,9 @@ class MasterAdamW:
         wide = {name: p.detach().to(torch.float32) for name, p in module.named_parameters()}
         module.to(dtype)
         # Frozen weights too keep their float32 value, for the checkpoint.
-        self.master = wide if dtype != torch.float32 else {n: p.detach() for n, p in module.named_parameters()}
+        self.master = (
+            wide if dtype != torch.float32 else {n: p.detach() for n, p in module.named_parameters()}
+        )
         self.trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.first = {name: torch.zeros_like(self.master[name]) for name in self.trained}
         self.second = {name: torch.zeros_like(self.master[name]) for name in self.trained}
@@ -137,7 +139,9 @@ class MasterAdamW:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The moments, by `first.NAME` and `second.NAME`, and the number of steps."""
-        moments = {f"first.{n}": t for n, t in self.first.items()} | {f"second.{n}": t for n, t in self.second.items()}
+        moments = {f"first.{n}": t for n, t in self.first.items()} | {
+            f"second.{n}": t for n, t in self.second.items()
+        }
         return {**moments, "steps": torch.tensor(self.steps)}
 
     @torch.no_grad()

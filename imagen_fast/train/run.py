@@ -14,7 +14,7 @@ from imagen_fast.train.checkpoint import checkpoint_folders, write_atomically
 
 @dataclass
 class Run:
-    """`config` is `run.json`: the kind of run ('pretrain', 'classification') and all settings that made it."""
+    """`config` is `run.json`: the kind of run ('pretrain', 'classification') and every setting of it."""
 
     folder: Path
     config: dict[str, Any]
@@ -28,7 +28,9 @@ class Run:
         """
         run = cls(Path(folder), {"imagen_fast": __version__, **config})
         if (run.folder / "run.json").exists() and checkpoint_folders(run.folder):
-            raise InvalidInput(f"{folder} already holds a run; give --resume to continue it, or another --out")
+            raise InvalidInput(
+                f"{folder} already holds a run; give --resume to continue it, or another --out"
+            )
         run.folder.mkdir(parents=True, exist_ok=True)
         run.write("run.json", run.config)
         return run

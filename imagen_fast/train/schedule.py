@@ -6,7 +6,7 @@ import math
 
 
 def cosine_with_warmup(step: int, steps: int, warmup: int, floor: float = 0.0) -> float:
-    """Factor of the peak learning rate at `step` (0-based): linear to 1 over `warmup` steps, then half a cosine to `floor`.
+    """Factor of the peak rate at `step` (from 0): linear to 1 over `warmup` steps, then half a cosine.
 
     Loshchilov & Hutter 2017 (SGDR) without restarts, with the linear warm-up of Goyal et al. 2017.
     """

@@ -1,4 +1,4 @@
-"""Weights of timm and transformers: outputs, losses and gradients of a converted random model equal theirs."""
+"""Weights of timm and transformers: outputs, losses, gradients of a converted random model equal theirs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from imagen_fast import ops
 from imagen_fast.data.masks import masks_from_noise
 from imagen_fast.errors import CheckpointError, InvalidInput
 from imagen_fast.models import DecoderConfig, MaskedAutoencoder, VisionTransformer, ViTConfig
-from imagen_fast.models.convert import load_timm, load_vitmae, ours_to_vitmae, save_timm, save_vitmae, vitmae_to_ours
+from imagen_fast.models.convert import (
+    load_timm,
+    load_vitmae,
+    ours_to_vitmae,
+    save_timm,
+    save_vitmae,
+    vitmae_to_ours,
+)
 
 transformers = pytest.importorskip("transformers")
 timm = pytest.importorskip("timm")
@@ -118,7 +125,11 @@ def test_timm_loads_what_is_saved(tmp_path):
     )
     save_timm(model, tmp_path / "vit.safetensors")
     theirs = timm.create_model(
-        "vit_tiny_patch16_224", img_size=64, depth=2, num_classes=5, checkpoint_path=str(tmp_path / "vit.safetensors")
+        "vit_tiny_patch16_224",
+        img_size=64,
+        depth=2,
+        num_classes=5,
+        checkpoint_path=str(tmp_path / "vit.safetensors"),
     )
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():

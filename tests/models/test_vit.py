@@ -90,7 +90,9 @@ def test_positions_match_the_formula_and_resize():
     assert bool((table[0, 0] == 0).all())
     row, column = 1, 2
     omega = torch.tensor([1.0, 0.01])
-    wanted = torch.cat([(column * omega).sin(), (column * omega).cos(), (row * omega).sin(), (row * omega).cos()])
+    wanted = torch.cat(
+        [(column * omega).sin(), (column * omega).cos(), (row * omega).sin(), (row * omega).cos()]
+    )
     torch.testing.assert_close(table[0, 1 + row * 3 + column], wanted)
     assert resize_positions(table, (2, 3), (4, 6)).shape == (1, 25, 8)
     assert torch.equal(resize_positions(table, (2, 3), (2, 3)), table)

@@ -17,7 +17,9 @@ SIZES = ((3, 23, 2, 32), (2, 1, 1, 64), (4, 49, 3, 72), (1, 600, 1, 32))
 
 def sdpa(q, k, v, context):
     """PyTorch's own kernel on the listed rows, with the boolean mask that the context stands for."""
-    queries, keys = (ops.Rows(q.shape[1]), ops.Rows(k.shape[1])) if context is None else (context.queries, context.keys)
+    queries, keys = (
+        (ops.Rows(q.shape[1]), ops.Rows(k.shape[1])) if context is None else (context.queries, context.keys)
+    )
     taken, _ = take(q, queries)
     (wide_k, seen), (wide_v, _) = take(k, keys), take(v, keys)
     seeing = seen.any(1)[:, None, None, None]
@@ -49,11 +51,14 @@ def way(request, monkeypatch):
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_cpu_is_within_the_error_bound(use, size, dtype, way, make_attention_case, error_bound, poisoned_memory):
+def test_cpu_is_within_the_error_bound(
+    use, size, dtype, way, make_attention_case, error_bound, poisoned_memory
+):
     (q, k, v), context = make_attention_case(use, dtype, *size)
     weight = torch.randn(q.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     exact = outcome(q, k, v, context, "reference", torch.float64, weight)
-    # In float32 the CPU back-end is PyTorch's flash kernel, whose backward is a little less exact than plain products.
+    # On other processors float32 goes through PyTorch's flash kernel, whose backward is a little less exact
+    # than plain products.
     peer = outcome(q, k, v, context, "sdpa" if dtype == torch.float32 else "reference", dtype, weight)
     ours = outcome(q, k, v, context, "cpu", dtype, weight)
     for name, a, e, p in zip(("out", "dq", "dk", "dv"), ours, exact, peer, strict=True):
@@ -67,7 +72,9 @@ def test_reference_is_sdpa_with_the_boolean_mask(make_attention_case):
     for image, (_, count) in enumerate(spans.tolist()):
         seen[image, index[image, :count].long()] = True
     mask = seen[:, None, None, :].expand(-1, -1, q.shape[1], -1)
-    wanted = scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), attn_mask=mask).transpose(1, 2)
+    wanted = scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), attn_mask=mask).transpose(
+        1, 2
+    )
     wanted[~seen.any(1)] = 0  # nothing to attend to
     torch.testing.assert_close(ops.masked_patch_attention(q, k, v, context, backend="reference"), wanted)
 
@@ -126,7 +133,10 @@ def test_cpu_is_bitwise_repeatable(dtype, use, make_attention_case):
     weight = torch.ones(q.shape)
     first = outcome(q, k, v, context, "cpu", dtype, weight)
     for _ in range(5):
-        assert all(torch.equal(a, b) for a, b in zip(first, outcome(q, k, v, context, "cpu", dtype, weight), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(first, outcome(q, k, v, context, "cpu", dtype, weight), strict=True)
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -147,7 +157,10 @@ def test_gradcheck(use, make_attention_case):
     inputs = [x.detach().clone().requires_grad_() for x in (q, k, v)]
     for backend in ("cpu", "reference"):
         assert torch.autograd.gradcheck(
-            lambda *x, b=backend: ops.masked_patch_attention(*x, context, backend=b), inputs, eps=1e-6, atol=1e-6
+            lambda *x, b=backend: ops.masked_patch_attention(*x, context, backend=b),
+            inputs,
+            eps=1e-6,
+            atol=1e-6,
         )
 
 
@@ -164,7 +177,9 @@ def test_opcheck(use, dtype, way, make_attention_case):
 def test_compiles_in_one_graph(make_attention_case):
     (q, k, v), context = make_attention_case("visible", torch.float32)
     inputs = [x.detach().clone().requires_grad_() for x in (q, k, v)]
-    compiled = torch.compile(lambda *x: ops.masked_patch_attention(*x, context), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(
+        lambda *x: ops.masked_patch_attention(*x, context), fullgraph=True, backend="aot_eager"
+    )
     out = compiled(*inputs)
     torch.testing.assert_close(out, ops.masked_patch_attention(*inputs, context))
     out.sum().backward()

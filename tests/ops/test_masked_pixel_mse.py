@@ -56,7 +56,9 @@ def test_cpu_is_within_the_error_bound(size, hidden, normalise, dtype, error_bou
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_nothing_hidden_is_zero_with_zero_gradients(backend):
     prediction = torch.randn(2, 4, 12, requires_grad=True)
-    loss = ops.masked_pixel_mse(prediction, torch.randn(2, 3, 4, 4), torch.zeros(2, 4, dtype=torch.bool), backend=backend)
+    loss = ops.masked_pixel_mse(
+        prediction, torch.randn(2, 3, 4, 4), torch.zeros(2, 4, dtype=torch.bool), backend=backend
+    )
     loss.backward()
     assert loss.item() == 0.0
     assert bool((prediction.grad == 0).all())
@@ -79,7 +81,9 @@ def test_listed_equals_bool():
     listed = torch.stack([torch.randperm(16)[:5] for _ in range(2)])
     hidden = torch.zeros(2, 16, dtype=torch.bool).scatter_(1, listed, True)
     rows = prediction.gather(1, listed[..., None].expand(-1, -1, 12))
-    torch.testing.assert_close(ops.masked_pixel_mse(rows, image, listed), ops.masked_pixel_mse(prediction, image, hidden))
+    torch.testing.assert_close(
+        ops.masked_pixel_mse(rows, image, listed), ops.masked_pixel_mse(prediction, image, hidden)
+    )
 
 
 def test_gradcheck():
@@ -96,14 +100,23 @@ def test_opcheck(hidden):
     listed = hidden == "listed"
     torch.library.opcheck(
         torch.ops.imagen_fast.masked_pixel_mse_cpu,
-        (prediction.requires_grad_(), image, chosen if listed else None, None if listed else chosen, True, 1e-6),
+        (
+            prediction.requires_grad_(),
+            image,
+            chosen if listed else None,
+            None if listed else chosen,
+            True,
+            1e-6,
+        ),
     )
 
 
 def test_compiles_in_one_graph():
     prediction, image, chosen = make_case(SIZES[4], "listed", torch.float32)
     compiled = torch.compile(ops.masked_pixel_mse, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(prediction, image, chosen), ops.masked_pixel_mse(prediction, image, chosen))
+    torch.testing.assert_close(
+        compiled(prediction, image, chosen), ops.masked_pixel_mse(prediction, image, chosen)
+    )
 
 
 def test_operations_are_counted():
@@ -117,7 +130,9 @@ def test_patchify_is_the_order_of_mae_and_undone_by_unpatchify():
     image = torch.arange(2 * 3 * 4 * 6).view(2, 3, 4, 6)
     patches = patchify(image, 2)
     assert patches.shape == (2, 6, 12)
-    assert patches[0, 1].tolist() == [image[0, c, y, 2 + x].item() for y in (0, 1) for x in (0, 1) for c in range(3)]
+    assert patches[0, 1].tolist() == [
+        image[0, c, y, 2 + x].item() for y in (0, 1) for x in (0, 1) for c in range(3)
+    ]
     assert torch.equal(unpatchify(patches, 2, 4, 6), image)
     assert torch.equal(chosen_patches(image, 2, torch.tensor([[5, 0], [1, 1]]))[0, 0], patches[0, 5])
 

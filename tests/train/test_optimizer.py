@@ -33,7 +33,11 @@ def test_float32_equals_torch_adamw(way):
     ours, theirs = Small(), Small()
     theirs.load_state_dict(ours.state_dict())
     decayed, others = [theirs.fc.weight], [theirs.fc.bias, *theirs.norm.parameters(), theirs.cls_token]
-    peer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], lr=1e-2, betas=(0.9, 0.95))
+    peer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
+        lr=1e-2,
+        betas=(0.9, 0.95),
+    )
     optimizer = MasterAdamW(ours, torch.float32, decay=0.1)
     for step in range(20):
         x = torch.randn(5, 17)
@@ -83,18 +87,25 @@ def test_continues_exactly(dtype, way):
     train(one, xs)
     two = MasterAdamW(first, dtype)
     train(two, xs[:3])
-    saved = {k: v.clone() for k, v in two.weights().items()}, {k: v.clone() for k, v in two.state_dict().items()}
+    saved = (
+        {k: v.clone() for k, v in two.weights().items()},
+        {k: v.clone() for k, v in two.state_dict().items()},
+    )
     three = MasterAdamW(Small(), dtype)
     three.load(*saved, "the checkpoint")
     train(three, xs[3:])
-    assert all(torch.equal(a, b) for a, b in zip(one.weights().values(), three.weights().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.weights().values(), three.weights().values(), strict=True)
+    )
 
 
 def test_layer_wise_rates_scale_the_step(way):
     torch.manual_seed(0)
     model = Small()
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    optimizer = MasterAdamW(model, torch.float32, decay=0.0, lr_scale=lambda name: 0.0 if name.startswith("fc") else 1.0)
+    optimizer = MasterAdamW(
+        model, torch.float32, decay=0.0, lr_scale=lambda name: 0.0 if name.startswith("fc") else 1.0
+    )
     model(torch.randn(4, 17)).square().sum().backward()
     optimizer.step(1e-2)
     after = dict(model.named_parameters())

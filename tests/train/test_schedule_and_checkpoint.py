@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -17,13 +18,15 @@ def test_schedule_rises_then_falls_to_its_floor():
     factors = [cosine_with_warmup(s, 100, 10) for s in range(100)]
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) == factors[9] == factors[10] == 1.0
-    assert all(a > b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a > b for a, b in pairwise(factors[10:]))
     assert factors[55] == pytest.approx(0.5)
     assert cosine_with_warmup(100, 100, 10, floor=0.2) == pytest.approx(0.2)
 
 
 def checkpoint(step):
-    return Checkpoint(step, {"w": torch.full((3,), float(step))}, {"steps": torch.tensor(step)}, {"note": "x"})
+    return Checkpoint(
+        step, {"w": torch.full((3,), float(step))}, {"steps": torch.tensor(step)}, {"note": "x"}
+    )
 
 
 def test_checkpoints_are_whole_and_the_newest_is_loaded(tmp_path):

@@ -54,7 +54,7 @@ def _compact(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor | None]:
 
 
 def _additive(exists: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """[B, 1, 1, N]: 0 where a key exists, the lowest finite number elsewhere (-inf would make NaN of a row without keys)."""
+    """[B, 1, 1, N]: 0 where a key exists, else the lowest number (-inf makes NaN of a row without keys)."""
     if exists is None:
         return None
     zero = torch.zeros(exists.shape, dtype=dtype)
@@ -82,7 +82,7 @@ def _attention(
     k_longest: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """The output, and what the backward needs: nothing, probabilities [B*H, M, N], or log-sum-exps [B, H, M]."""
+    """The output, and what the backward needs: nothing, probabilities [B*H, M, N], or log-sums [B, H, M]."""
     queries, keys = Rows(q_longest, q_spans, q_index), Rows(k_longest, k_spans, k_index)
     way = plan(q.dtype, q_longest, k_longest, q.shape[-1])
     if way == "native":
@@ -132,7 +132,9 @@ def _(q, k, v, q_spans, q_index, k_spans, k_index, q_longest, k_longest, scale):
     return q.new_empty(q.shape), kept
 
 
-@torch.library.custom_op("imagen_fast::masked_patch_attention_backward_cpu", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "imagen_fast::masked_patch_attention_backward_cpu", mutates_args=(), device_types="cpu"
+)
 def _attention_backward(
     d_out: Tensor,
     out: Tensor,
@@ -150,6 +152,9 @@ def _attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     queries, keys = Rows(q_longest, q_spans, q_index), Rows(k_longest, k_spans, k_index)
     way = plan(q.dtype, q_longest, k_longest, q.shape[-1])
+    d_q: Tensor
+    d_k: Tensor
+    d_v: Tensor
     if way == "native":
         d_q, d_k, d_v = (torch.zeros(x.shape, dtype=x.dtype) for x in (q, k, v))
         native.attention_backward(d_out, q, k, v, queries, keys, scale, (d_q, d_k, d_v))
@@ -161,7 +166,7 @@ def _attention_backward(
     batch, heads, m, d = qh.shape
     n = kh.shape[2]
     if m == 0 or n == 0 or batch == 0:
-        return tuple(torch.zeros(x.shape, dtype=x.dtype) for x in (q, k, v))
+        return torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     if way == "products":
         q3, k3, v3, g3 = (x.reshape(batch * heads, -1, d) for x in (qh, kh, vh, gh))
         dv = torch.bmm(kept.transpose(1, 2), g3)
@@ -196,9 +201,10 @@ def _(d_out, out, kept, q, k, v, *tables):
 
 def _save(ctx, inputs, output):
     ctx.set_materialize_grads(False)
-    q, k, v, q_spans, q_index, k_spans, k_index, *ctx.plan = inputs
+    q, k, v, q_spans, q_index, k_spans, k_index, *ctx.numbers = inputs
+    q_longest, k_longest, _ = ctx.numbers
     # Only PyTorch's flash kernel asks for its own output again.
-    out = output[0] if plan(q.dtype, *ctx.plan[:2], q.shape[-1]) == "flash" else output[1]
+    out = output[0] if plan(q.dtype, q_longest, k_longest, q.shape[-1]) == "flash" else output[1]
     ctx.save_for_backward(out, output[1], q, k, v, q_spans, q_index, k_spans, k_index)
     ctx.mark_non_differentiable(output[1])
 
@@ -206,7 +212,7 @@ def _save(ctx, inputs, output):
 def _differentiate(ctx, d_out, _):
     if d_out is None:
         return (None,) * 10
-    return *_attention_backward(d_out, *ctx.saved_tensors, *ctx.plan), *(None,) * 7
+    return *_attention_backward(d_out, *ctx.saved_tensors, *ctx.numbers), *(None,) * 7
 
 
 _attention.register_autograd(_differentiate, setup_context=_save)

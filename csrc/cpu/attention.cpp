@@ -1,0 +1,59 @@
+#include "cpu/attention.h"
+
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+
+#include "cpu/features.h"
+
+namespace imagen_fast {
+
+namespace {
+
+template <class Work>
+void for_each_head(const Attention& problem, bool backward, int threads, Work work) {
+#if defined(IMAGEN_FAST_AVX512_BF16)
+    const std::int64_t floats = avx512_bf16::attention_workspace(problem, backward);
+    // Images of one length take equally long; others are handed out as threads become free.
+    const bool ragged = problem.queries.spans || problem.keys.spans;
+    const int chunk = ragged ? 1 : static_cast<int>(problem.batch * problem.heads / threads + 1);
+#pragma omp parallel num_threads(threads)
+    {
+        // Whole cache lines, so that vectors never straddle two.
+        const std::size_t bytes = (static_cast<std::size_t>(floats) * sizeof(float) + 63) / 64 * 64;
+        std::unique_ptr<float, decltype(&std::free)> workspace(
+            static_cast<float*>(std::aligned_alloc(64, bytes)), &std::free);
+#pragma omp for schedule(dynamic, chunk)
+        for (std::int64_t one = 0; one < problem.batch * problem.heads; ++one)
+            work(one / problem.heads, one % problem.heads, workspace.get());
+    }
+#else
+    (void)problem, (void)backward, (void)threads, (void)work;
+    throw std::invalid_argument("attention is not native on this processor");
+#endif
+}
+
+}  // namespace
+
+bool attention_is_native(DType) {
+#if defined(IMAGEN_FAST_AVX512_BF16)
+    return cpu_features().avx512_bf16;
+#else
+    return false;
+#endif
+}
+
+void attention_forward(const Attention& problem, const TokenView& out, int threads) {
+    for_each_head(problem, false, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
+        avx512_bf16::attention_forward_one(problem, out, image, head, workspace);
+    });
+}
+
+void attention_backward(const Attention& problem, const TokenView& d_out, const TokenView& d_q,
+                        const TokenView& d_k, const TokenView& d_v, int threads) {
+    for_each_head(problem, true, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
+        avx512_bf16::attention_backward_one(problem, d_out, d_q, d_k, d_v, image, head, workspace);
+    });
+}
+
+}  // namespace imagen_fast

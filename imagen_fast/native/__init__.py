@@ -1,0 +1,39 @@
+"""The only door to the compiled modules: typed calls that check, then pass addresses.
+
+Importing this never fails: `available()` says whether the CPU kernels are there, `unavailable_because()` why
+not, `build_info()` what was built. A call into a module that is missing raises `BackendUnavailable`.
+"""
+
+from imagen_fast.native import cuda
+from imagen_fast.native.adamw import AdamwParameter, adamw_step, gradient_norm
+from imagen_fast.native.attention import attention_backward, attention_forward, attention_is_native
+from imagen_fast.native.features import (
+    available,
+    build_info,
+    cpu_features,
+    unavailable_because,
+    use_instruction_set,
+)
+from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
+from imagen_fast.native.pixel_mse import masked_pixel_mse_backward, masked_pixel_mse_forward
+
+__all__ = [
+    "AdamwParameter",
+    "JpegError",
+    "adamw_step",
+    "attention_backward",
+    "attention_forward",
+    "attention_is_native",
+    "available",
+    "build_info",
+    "cpu_features",
+    "cuda",
+    "decode_jpeg",
+    "gradient_norm",
+    "jpeg_available",
+    "jpeg_size",
+    "masked_pixel_mse_backward",
+    "masked_pixel_mse_forward",
+    "unavailable_because",
+    "use_instruction_set",
+]

@@ -1,0 +1,92 @@
+"""Attention among the listed rows of each image: see csrc/cpu/attention.h."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from imagen_fast.native.features import available
+from imagen_fast.native.library import cpu, threads
+from imagen_fast.native.tensors import DTYPES, dtype_number
+
+
+class RowTable(Protocol):
+    """The rows of each image that take part; `imagen_fast.ops.Rows` says what the tables mean."""
+
+    @property
+    def longest(self) -> int: ...
+    @property
+    def spans(self) -> Tensor | None: ...
+    @property
+    def index(self) -> Tensor | None: ...
+
+
+@cache
+def attention_is_native(dtype: torch.dtype) -> bool:
+    """Whether this processor has the instructions that the kernels are written for (AVX-512 with bf16)."""
+    return available() and dtype in DTYPES and cpu().attention_is_native(DTYPES[dtype])
+
+
+def attention_forward(
+    q: Tensor, k: Tensor, v: Tensor, queries: RowTable, keys: RowTable, scale: float, out: Tensor
+) -> None:
+    """softmax(scale * q k^T) v into `out`, which holds zeros; only listed rows are read or written.
+
+    q and out are [B, M, H, D] or packed [T, H, D], k and v likewise, of any strides with a dense last
+    dimension of even length; float32 or bfloat16.
+    """
+    problem, _alive = _problem(q, k, v, queries, keys, scale)
+    problem.forward(out=_view(out), threads=threads())
+
+
+def attention_backward(
+    d_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    queries: RowTable,
+    keys: RowTable,
+    scale: float,
+    gradients: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """The gradients of q, k and v into the tensors of `gradients`, which hold zeros."""
+    problem, _alive = _problem(q, k, v, queries, keys, scale)
+    d_out = d_out if d_out.stride(-1) == 1 else d_out.contiguous()
+    d_q, d_k, d_v = (_view(g) for g in gradients)
+    problem.backward(d_out=_view(d_out), d_q=d_q, d_k=d_k, d_v=d_v, threads=threads())
+
+
+def _problem(
+    q: Tensor, k: Tensor, v: Tensor, queries: RowTable, keys: RowTable, scale: float
+) -> tuple[Any, list[Tensor]]:
+    alive = [x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v)]
+    images = len(q) if q.dim() == 4 else len(queries.spans) if queries.spans is not None else 0
+    query_list, query_tables = _list(queries)
+    key_list, key_tables = _list(keys)
+    problem = cpu().Attention(
+        q=_view(alive[0]),
+        k=_view(alive[1]),
+        v=_view(alive[2]),
+        queries=query_list,
+        keys=key_list,
+        shape=(images, q.shape[-2], q.shape[-1]),
+        dtype=dtype_number("q", q),
+        scale=scale,
+    )
+    return problem, alive + query_tables + key_tables
+
+
+def _view(x: Tensor) -> tuple[int, int, int, int]:
+    batch = x.stride(0) if x.dim() == 4 else 0
+    return x.data_ptr(), batch, x.stride(-3), x.stride(-2)
+
+
+def _list(rows: RowTable) -> tuple[tuple[int, int, int, int], list[Tensor]]:
+    alive = [x.to(torch.int32).contiguous() for x in (rows.spans, rows.index) if x is not None]
+    spans = 0 if rows.spans is None else alive[0].data_ptr()
+    if rows.index is None:
+        return (spans, 0, 0, rows.longest), alive
+    return (spans, alive[-1].data_ptr(), alive[-1].stride(0), rows.longest), alive
