@@ -1,0 +1,89 @@
+# `make demo` and `make test` need python3 (3.11 to 3.13), a C++ compiler and make; the rest is set up once
+# in .venv and used again. `make gpu` needs no .venv: it uses the machine's own python3 and PyTorch.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.imagen-fast-installed
+NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
+# The benchmark suites; a new one joins here.
+SUITES ?= train
+RESULTS := benchmarks/results
+# -P: with this folder on the path, transformers would take kernels/ for the package of that name.
+PYTEST := $(BIN)/python -P -m pytest -q
+
+.PHONY: help install demo test lint format build bench gpu aot clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo | test | lint | format | build | bench | gpu | aot | clean"
+
+# --- the environment ----------------------------------------------------------------------------------
+
+install: $(INSTALLED)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	{ echo "imagen_fast needs Python 3.11 to 3.13, not `$(PYTHON) --version 2>&1`; make PYTHON=python3.12 names another."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# The build requirements live in .venv too: with the same paths each time, only what changed is compiled.
+$(INSTALLED): pyproject.toml $(NATIVE) | $(BIN)/python
+	@echo "setting up $(VENV)"
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		> $(VENV)/build-requirements.txt
+	$(BIN)/python -m pip install --quiet -r $(VENV)/build-requirements.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[dev]'
+	@$(BIN)/python -c 'from imagen_fast import native; left = native.build_info()["left_out"]; left and print("built without", left)'
+	@touch $@
+
+# --- the jobs -----------------------------------------------------------------------------------------
+
+demo: $(INSTALLED)
+	$(BIN)/imagen-fast demo --out out/demo
+
+# The kernels' tests start a run of their own under Triton's interpreter, which is chosen at its import.
+test: $(INSTALLED)
+	$(PYTEST) -m "not gpu"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	find csrc -name "*.h" -o -name "*.cpp" -o -name "*.cu" | xargs $(BIN)/clang-format --dry-run -Werror
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	find csrc -name "*.h" -o -name "*.cpp" -o -name "*.cu" | xargs $(BIN)/clang-format -i
+
+build: $(INSTALLED)
+	rm -rf build/lib* build/bdist*
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+bench: $(INSTALLED)
+	mkdir -p $(RESULTS)
+	for suite in $(SUITES); do \
+		$(BIN)/imagen-fast bench $$suite --device cpu --json $(RESULTS)/$$suite-cpu.json || exit 1; \
+	done
+
+aot: $(INSTALLED)
+	$(BIN)/python -m imagen_fast.kernels.aot
+
+# For a machine with a GPU, on which nothing need be downloaded. A failed test keeps no benchmark from
+# running, and a native build that fails keeps nothing from it: the status says at the end that something did.
+gpu:
+	@status=0; out="$${OUT:-$(RESULTS)}"; mkdir -p "$$out"; \
+	export PIP_BREAK_SYSTEM_PACKAGES=1; \
+	install="$(PYTHON) -m pip install --no-build-isolation --no-deps -e ."; \
+	$$install || { status=1; IMAGEN_FAST_NATIVE=OFF $$install; }; \
+	$(PYTHON) -P -m pytest -m gpu || status=1; \
+	for suite in $(SUITES); do \
+		$(PYTHON) -P -m imagen_fast bench $$suite --device cuda --json "$$out/$$suite.json" || status=1; \
+	done; \
+	exit $$status
+
+clean:
+	rm -rf build dist out *.egg-info imagen_fast/native/*.so .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
