@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from imagen_fast.models.config import DecoderConfig, ViTConfig
-from imagen_fast.models.layers import Block, CrossBlock, initialise
+from imagen_fast.models.layers import Block, CrossBlock, LayerNorm, initialise
 from imagen_fast.models.positions import sincos_positions
 from imagen_fast.models.vit import VisionTransformer
 
@@ -29,7 +29,7 @@ class MaskedDecoder(nn.Module):
         self.blocks = nn.ModuleList(
             kind(dim, config.heads, config.mlp_ratio, eps) for _ in range(config.depth)
         )
-        self.norm = nn.LayerNorm(dim, eps=eps)
+        self.norm = LayerNorm(dim, eps=eps)
         self.pred = nn.Linear(dim, outputs)
         self.apply(initialise)
 

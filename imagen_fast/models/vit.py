@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from imagen_fast.errors import InvalidInput
 from imagen_fast.models.config import ViTConfig
-from imagen_fast.models.layers import Block, initialise
+from imagen_fast.models.layers import Block, LayerNorm, initialise
 from imagen_fast.models.positions import sincos_positions
 from imagen_fast.ops import Visible
 
@@ -71,8 +71,8 @@ class VisionTransformer(nn.Module):
         )
         # As timm: the mean over patches is normalised after pooling, the class token before.
         token = config.pool == "token"
-        self.norm = nn.LayerNorm(dim, eps=config.norm_eps) if token else nn.Identity()
-        self.fc_norm = nn.Identity() if token else nn.LayerNorm(dim, eps=config.norm_eps)
+        self.norm = LayerNorm(dim, eps=config.norm_eps) if token else nn.Identity()
+        self.fc_norm = nn.Identity() if token else LayerNorm(dim, eps=config.norm_eps)
         self.head = nn.Linear(dim, num_classes) if num_classes else nn.Identity()
         self.apply(initialise)
         if num_classes:

@@ -15,6 +15,7 @@ from imagen_fast.native.features import (
     use_instruction_set,
 )
 from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
+from imagen_fast.native.layer_norm import layer_norm_backward, layer_norm_forward
 from imagen_fast.native.pixel_mse import masked_pixel_mse_backward, masked_pixel_mse_forward
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "gradient_norm",
     "jpeg_available",
     "jpeg_size",
+    "layer_norm_backward",
+    "layer_norm_forward",
     "masked_pixel_mse_backward",
     "masked_pixel_mse_forward",
     "unavailable_because",

@@ -91,6 +91,8 @@ class MaskedObjective(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.model.encoder.patch_embed.proj.weight.dtype
 
+    # Seeds are mixed by NumPy on the host, which torch.compile cannot trace.
+    @torch.compiler.disable
     def masks(self, batch: int, step: int, device: torch.device) -> Masks:
         grid = self.model.encoder.config.grid
         make = random_masks if self.config.mask == "random" else blockwise_masks

@@ -52,11 +52,14 @@ def masked_patch_attention(
     context = _check_attention(q, k, v, context)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
 
+    queries, keys = context.queries, context.keys
+    tables = (queries.spans, queries.index, keys.spans, keys.index)
+
     def refusal(name: str) -> str | None:
         if name == "triton":
             from imagen_fast.kernels import masked_patch_attention as kernel
 
-            return kernel.supports(q, k, v)
+            return kernel.supports(q, k, v, *tables)
         return cpu_attention.refusal(q) if name == "cpu" else None
 
     chosen = choose("masked_patch_attention", q.device, refusal, backend)
@@ -65,13 +68,10 @@ def masked_patch_attention(
     if chosen == "triton":
         from imagen_fast.kernels import masked_patch_attention as kernel
 
-        op = kernel.masked_patch_attention_triton
+        op = kernel.masked_patch_attention
     else:
         op = cpu_attention.masked_patch_attention
-    queries, keys = context.queries, context.keys
-    return op(
-        q, k, v, queries.spans, queries.index, keys.spans, keys.index, queries.longest, keys.longest, scale
-    )
+    return op(q, k, v, *tables, queries.longest, keys.longest, scale)
 
 
 def masked_pixel_mse(
@@ -104,12 +104,13 @@ def masked_pixel_mse(
     """
     _check_pixel_mse(prediction, image, hidden)
     listed = hidden is not None and hidden.dtype != torch.bool
+    which = (hidden, None) if listed else (None, hidden)  # patch numbers, or which rows count
 
     def refusal(name: str) -> str | None:
         if name == "triton":
             from imagen_fast.kernels import masked_pixel_mse as kernel
 
-            return kernel.supports(prediction, image)
+            return kernel.supports(prediction, image, *which, normalise)
         return cpu_pixel_mse.refusal(prediction, image) if name == "cpu" else None
 
     chosen = choose("masked_pixel_mse", prediction.device, refusal, backend)
@@ -118,10 +119,10 @@ def masked_pixel_mse(
     if chosen == "triton":
         from imagen_fast.kernels import masked_pixel_mse as kernel
 
-        op = kernel.masked_pixel_mse_triton
+        op = kernel.masked_pixel_mse
     else:
         op = cpu_pixel_mse.masked_pixel_mse
-    return op(prediction, image, hidden if listed else None, None if listed else hidden, normalise, eps)
+    return op(prediction, image, *which, normalise, eps)
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -1,0 +1,66 @@
+"""The implementations that ours is measured beside: what each needs, and how to get it.
+
+A new peer is a module here that builds it, imported only by the suite and only where `absence()` is None,
+and its `Peer` below.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A peer that takes no part in this run, why, and the command that brings it."""
+
+    peer: str
+    why: str
+    install: str
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A peer by its import name."""
+
+    name: str
+    module: str
+    install: str
+
+    def absence(self) -> Absence | None:
+        """None where the peer is installed. Nothing is imported: some peers take seconds."""
+        if importlib.util.find_spec(self.module) is not None:
+            return None
+        return Absence(self.name, "not installed", self.install)
+
+    def load(self, *names: str) -> list[Any]:
+        """These names of the peer's module, which may import more when it is asked for them.
+
+        `python -m` in a checkout puts its root on the path, where a peer that looks for the package `kernels`
+        would find our folder of that name: the root is off the path meanwhile.
+        """
+        path = sys.path[:]
+        sys.path[:] = [entry for entry in path if Path(entry or ".").resolve() != _ROOT]
+        try:
+            module = importlib.import_module(self.module)
+            return [getattr(module, name) for name in names]
+        finally:
+            sys.path[:] = path
+
+
+TRANSFORMERS = Peer("transformers", "transformers", "pip install 'transformers>=5.0'")
+
+
+def compiler_absence(name: str) -> Absence | None:
+    """torch.compile builds C++ when it runs, so a mode that uses it needs a compiler on the machine."""
+    if shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):
+        return None
+    return Absence(name, "torch.compile found no C++ compiler", "install g++, or name a compiler in CXX")

@@ -1,0 +1,62 @@
+"""transformers' ViTMAEForPreTraining, trained as its Trainer trains it."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from imagen_fast.benchmarks.peers import TRANSFORMERS
+from imagen_fast.benchmarks.step import BETAS, DECAY, LEARNING_RATE, TrainingStep
+from imagen_fast.models import DecoderConfig, ViTConfig
+from imagen_fast.models.convert import vitmae_to_ours
+
+ViTMAEConfig, ViTMAEForPreTraining = TRANSFORMERS.load("ViTMAEConfig", "ViTMAEForPreTraining")
+
+
+def build(encoder: ViTConfig, decoder: DecoderConfig, hidden_share: float) -> nn.Module:
+    """A model with random weights, in its default attention (SDPA)."""
+    return ViTMAEForPreTraining(
+        ViTMAEConfig(
+            image_size=encoder.image_size[0],
+            patch_size=encoder.patch_size,
+            num_channels=encoder.channels,
+            hidden_size=encoder.embed_dim,
+            num_hidden_layers=encoder.depth,
+            num_attention_heads=encoder.heads,
+            intermediate_size=int(encoder.embed_dim * encoder.mlp_ratio),
+            layer_norm_eps=encoder.norm_eps,
+            decoder_hidden_size=decoder.embed_dim,
+            decoder_num_hidden_layers=decoder.depth,
+            decoder_num_attention_heads=decoder.heads,
+            decoder_intermediate_size=int(decoder.embed_dim * decoder.mlp_ratio),
+            mask_ratio=hidden_share,
+            norm_pix_loss=True,
+        )
+    )
+
+
+def training_step(
+    model: nn.Module, batch: tuple[Tensor, Tensor], dtype: torch.dtype, compiled: bool = False
+) -> TrainingStep:
+    """A step of a copy of `model`: float32 weights, and bf16 by autocast where `dtype` asks for it.
+
+    The optimiser is what its Trainer takes by default since PyTorch 2.8 ("adamw_torch_fused").
+    """
+    device = batch[0].device
+    model = copy.deepcopy(model).to(device).train()
+    network = torch.compile(model) if compiled else model
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, LEARNING_RATE, BETAS, weight_decay=DECAY, fused=True)
+
+    def forward(images: Tensor, noise: Tensor) -> Tensor:
+        with nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype):
+            return network(pixel_values=images, noise=noise).loss
+
+    def update() -> None:
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return TrainingStep(model, forward, update, batch, vitmae_to_ours)

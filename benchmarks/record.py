@@ -1,0 +1,121 @@
+"""The JSON of a run, from which every table and picture is made.
+
+    {"suite", "quick", "machine": {...},
+     "results": [{"case", "implementation", "pass", "median", "spread", "unit": "s", "correct", ...}],
+     "ratios": [{"case", "versus", "ratio", "peer_median"}],
+     "absent": [{"peer", "why", "install"}]}
+
+`median` and `spread` (the interquartile range) are over rounds, `samples` are the rounds in order. What is
+null was not measured. `ratio` is the peer's median over ours: above 1, ours is faster.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from imagen_fast.benchmarks.contest import Result
+from imagen_fast.benchmarks.peers import Absence
+from imagen_fast.errors import InvalidInput
+
+Record = dict[str, Any]
+
+
+def make_record(
+    suite: str,
+    quick: bool,
+    machine: dict[str, Any],
+    contests: Sequence[Sequence[Result]],
+    absent: Sequence[Absence],
+) -> Record:
+    """The record of a suite from the results of its contests; absences that repeat are kept once."""
+    return {
+        "suite": suite,
+        "quick": quick,
+        "machine": machine,
+        "results": [_result(result) for results in contests for result in results],
+        "ratios": [ratio for results in contests for ratio in ratios(results)],
+        "absent": [asdict(absence) for absence in dict.fromkeys(absent)],
+    }
+
+
+def ratios(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Each of ours beside each peer of the same contest, where both have a time."""
+    return [
+        {
+            "case": ours.case,
+            "versus": peer.implementation,
+            "ratio": peer.timing.median / ours.timing.median,
+            "peer_median": peer.timing.median,
+        }
+        for ours in results
+        for peer in results
+        if ours.ours and not peer.ours and ours.timing is not None and peer.timing is not None
+    ]
+
+
+def _result(result: Result) -> dict[str, Any]:
+    timing = result.timing
+    return {
+        "case": result.case,
+        "implementation": result.implementation,
+        "pass": result.measured,
+        "median": timing and timing.median,
+        "spread": timing and timing.spread,
+        "unit": "s",
+        "correct": result.verdict.correct,
+        "rounds": len(timing.samples) if timing else 0,
+        "samples": [sample.seconds for sample in timing.samples] if timing else [],
+        "cpu_median": timing and timing.cpu_median,
+        "peak_bytes": timing and timing.peak_bytes,
+        "evidence": _writable(result.verdict.evidence),
+        **result.facts,
+    }
+
+
+def _writable(value: Any) -> Any:
+    """JSON has no NaN and no infinity, and a failed check may have found either: they become words."""
+    if isinstance(value, dict):
+        return {name: _writable(entry) for name, entry in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_writable(path: Path) -> None:
+    """Before minutes of measuring, not after.
+
+    Raises:
+        InvalidInput: the record could not be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"the JSON's folder {path.parent} cannot be made: {error.strerror}") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InvalidInput(f"the JSON must be a file in a folder that can be written, not {path}")
+
+
+def write(record: Record, path: Path) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+    part.replace(path)
+
+
+def read(path: Path) -> Record:
+    """A record that `write` wrote.
+
+    Raises:
+        InvalidInput: there is none, or it is something else.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read as a record of a benchmark: {error}") from error
+    if not isinstance(record, dict) or not {"machine", "results", "ratios"} <= record.keys():
+        raise InvalidInput(f"{path} is no record of a benchmark: it needs machine, results and ratios")
+    return record

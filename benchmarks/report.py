@@ -1,0 +1,81 @@
+"""Markdown from a record, for the README."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from imagen_fast.benchmarks.contest import OURS
+from imagen_fast.benchmarks.record import Record
+from imagen_fast.errors import InvalidInput
+
+NOT_MEASURED = "not measured"
+
+
+def markdown(record: Record) -> str:
+    """A row for each case of ours: its time, then every peer's with the ratio; below, the machine."""
+    peers = versus(record)
+    heads = ["case", "ours, ms [spread]", *(f"{peer}, ms (ratio)" for peer in peers)]
+    rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    for result in record["results"]:
+        if result["implementation"] == OURS:
+            own = f"{milliseconds(result['median'])} [{milliseconds(result['spread'])}]"
+            own = own if result["median"] is not None else NOT_MEASURED
+            rows.append([result["case"], own, *(_beside(record, result["case"], peer) for peer in peers)])
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    absent = [f"Absent: {a['peer']} ({a['why']})." for a in record.get("absent", ())]
+    return "\n".join([*lines, "", machine_line(record), *absent])
+
+
+def put_into(readme: Path, name: str, table: str) -> None:
+    """Replace what stands between `<!-- figures:NAME -->` and the next `<!-- /figures -->`.
+
+    Raises:
+        InvalidInput: the file cannot be read, or lacks the markers.
+    """
+    try:
+        text = readme.read_text()
+    except OSError as error:
+        raise InvalidInput(f"{readme} cannot be read: {error.strerror}") from error
+    start, end = f"<!-- figures:{name} -->", "<!-- /figures -->"
+    between = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
+    if not between.search(text):
+        raise InvalidInput(f"{readme} lacks the markers {start} and {end} that the table goes between")
+    readme.write_text(between.sub(lambda _: f"{start}\n{table}\n{end}", text, count=1))
+
+
+def versus(record: Record) -> list[str]:
+    """The peers that any of ours is compared with, in the record's order."""
+    return list(dict.fromkeys(ratio["versus"] for ratio in record["ratios"]))
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Three digits or more, since a record holds microseconds as well as seconds."""
+    if seconds is None:
+        return NOT_MEASURED
+    value = seconds * 1000
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def machine_line(record: Record) -> str:
+    machine = record["machine"]
+    versions = machine.get("versions") or {}
+    threads = f"{machine.get('threads')} threads on {machine.get('cores')} cores"
+    parts = [
+        machine.get("gpu"),
+        f"driver {machine['driver']}" if machine.get("driver") else None,
+        f"{machine.get('processor') or 'unknown processor'}, {threads}",
+        *(f"{name} {versions[name]}" for name in ("torch", "triton", "transformers") if versions.get(name)),
+        f"commit {machine['commit'][:12]}" if machine.get("commit") else None,
+        (machine.get("date") or "")[:10] or None,
+        "quick run" if record.get("quick") else None,
+    ]
+    facts = "; ".join(part for part in parts if part)
+    return f"Medians [interquartile range]; ratio: the peer's time over ours. {facts}."
+
+
+def _beside(record: Record, case: str, peer: str) -> str:
+    for ratio in record["ratios"]:
+        if (ratio["case"], ratio["versus"]) == (case, peer):
+            return f"{milliseconds(ratio['peer_median'])} ({ratio['ratio']:.2f}×)"
+    return NOT_MEASURED

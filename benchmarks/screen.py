@@ -1,0 +1,61 @@
+"""A record in the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from imagen_fast.benchmarks.contest import OURS
+from imagen_fast.benchmarks.record import Record
+from imagen_fast.benchmarks.report import NOT_MEASURED, machine_line, milliseconds, versus
+
+
+def show(record: Record, console: Console) -> None:
+    """Every implementation with its time, ours beside each peer, who was not correct and who was absent."""
+    console.print(_times(record))
+    if record["ratios"]:
+        console.print(_ratios(record))
+    for result in record["results"]:
+        if not result["correct"]:
+            name = escape(f"{result['case']}, {result['implementation']}")
+            console.print(f"[red]not correct: {name}[/]: {escape(str(result['evidence']))}", highlight=False)
+    for absence in record["absent"]:
+        line = f"absent: {absence['peer']}, {absence['why']}; {absence['install']}"
+        console.print(escape(line), highlight=False)
+    console.print(escape(machine_line(record)), highlight=False)
+
+
+def _times(record: Record) -> Table:
+    table = Table(title=record["suite"] + (", quick" if record["quick"] else ""), box=box.SIMPLE)
+    table.add_column("case")
+    table.add_column("implementation")
+    for heading in ("median, ms", "spread (IQR), ms", "rounds", "peak memory"):
+        table.add_column(heading, justify="right")
+    for result in record["results"]:
+        peak = result["peak_bytes"]
+        name = escape(result["implementation"])
+        table.add_row(
+            escape(result["case"]),
+            f"[bold]{name}[/]" if name == OURS else name,
+            milliseconds(result["median"]) if result["correct"] else "[red]not correct[/]",
+            milliseconds(result["spread"]),
+            str(result["rounds"]),
+            NOT_MEASURED if peak is None else f"{peak / 2**20:,.0f} MiB",
+        )
+    return table
+
+
+def _ratios(record: Record) -> Table:
+    peers = versus(record)
+    table = Table(title="a peer's time over ours", box=box.SIMPLE)
+    table.add_column("case")
+    for peer in peers:
+        table.add_column(escape(peer), justify="right")
+    found = {(ratio["case"], ratio["versus"]): f"{ratio['ratio']:.2f}x" for ratio in record["ratios"]}
+    for result in record["results"]:
+        if result["implementation"] == OURS:
+            case = result["case"]
+            table.add_row(escape(case), *(found.get((case, peer), NOT_MEASURED) for peer in peers))
+    return table

@@ -1,0 +1,51 @@
+"""A training step, whoever's it is: forward, backward, update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from imagen_fast.benchmarks.correctness import Answer, full_float32
+
+# MAE's own (He et al. 2021, table 8). No clipping on any side, so that every step does the same work.
+LEARNING_RATE = 1.5e-4
+BETAS = (0.9, 0.95)
+DECAY = 0.05
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """Call it for one step on its batch.
+
+    Args:
+        forward: images [B, C, H, W] and noise [B, N] to the loss.
+        update: applies the gradients and clears them.
+        batch: the images and the noise of every timed step.
+        names: gradients by parameter name to the same under our names, where those differ.
+    """
+
+    module: nn.Module
+    forward: Callable[[Tensor, Tensor], Tensor]
+    update: Callable[[], object]
+    batch: tuple[Tensor, Tensor]
+    names: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+
+    def __call__(self) -> Tensor:
+        loss = self.forward(*self.batch)
+        loss.backward()
+        self.update()
+        return loss.detach()
+
+    def answer(self, images: int) -> Answer:
+        """One step on the first few images, and the loss and gradients before its update.
+
+        It is also what makes an optimiser allocate its state before anything is timed.
+        """
+        with full_float32():
+            loss = self.forward(*(part[:images] for part in self.batch))
+            loss.backward()
+        gradients = {name: p.grad.clone() for name, p in self.module.named_parameters() if p.grad is not None}
+        self.update()
+        return Answer(float(loss.detach()), self.names(gradients))

@@ -1,0 +1,26 @@
+"""The suites by name. A new one is a module with `contests(device, quick)`, and its line here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from imagen_fast.benchmarks.contest import Contest
+
+
+@dataclass(frozen=True)
+class Suite:
+    module: str
+    what: str
+
+    def contests(self, device: torch.device, quick: bool) -> Iterator[Contest]:
+        # Imported when it runs: a list of suites should not wait for all that they measure.
+        return importlib.import_module(f"imagen_fast.benchmarks.{self.module}").contests(device, quick)
+
+
+SUITES = {
+    "train": Suite("train", "training steps of masked autoencoders beside transformers' ViTMAE"),
+}

@@ -1,0 +1,217 @@
+"""Training steps of masked autoencoders: forward, backward, AdamW; 75% of the patches hidden.
+
+Two objectives of ours run beside transformers' ViTMAE. `same-objective` computes what ViTMAE computes,
+from its weights: the same loss and gradients. `cross QxL` reaches the same end by a cheaper decoder
+(CrossMAE: Q hidden patches an image are predicted from the visible ones, in L layers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from imagen_fast.benchmarks import mae
+from imagen_fast.benchmarks.contest import OURS, Contender, Contest
+from imagen_fast.benchmarks.correctness import HALF, SAME, Answer, Verdict, errors, half_bound, within
+from imagen_fast.benchmarks.measure import Call, Effort
+from imagen_fast.benchmarks.peers import TRANSFORMERS, Absence, compiler_absence
+from imagen_fast.benchmarks.step import TrainingStep
+from imagen_fast.models import DecoderConfig, MaskedAutoencoder, vit_config
+from imagen_fast.models.convert import load_vitmae
+
+# Everyone has made a step before, when it was checked; a quick run takes that for its warm-up.
+QUICK = Effort(warmup=0, least=2, most=9, seconds=20)
+FULL = Effort(warmup=1, least=7, most=30, seconds=75)
+
+# ViTMAE's default at every size.
+FULL_DECODER = DecoderConfig("full", embed_dim=512, depth=8, heads=16)
+CROSS_QUERIES = 49
+CROSS_DEPTHS = (12, 8)
+
+BATCHES = {"cpu": {"tiny": 16, "small": 16, "base": 16}, "cuda": {"small": 256, "base": 128, "large": 64}}
+
+
+def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
+    for size, batch in BATCHES[device.type].items():
+        if not quick or size == "small":
+            # Two images tell a wrong gradient as well as sixteen, in an eighth of the time. A compiled step
+            # is made for one shape, so a GPU's run checks the whole batch.
+            checked = 2 if quick and device.type == "cpu" else batch
+            yield contest(f"mae {size}", mae.Workload(vit_config(size), batch, device, checked), quick)
+
+
+def contest(
+    name: str,
+    workload: mae.Workload,
+    quick: bool,
+    decoder: DecoderConfig = FULL_DECODER,
+    queries: int = CROSS_QUERIES,
+) -> Contest:
+    """The contest of one size; `decoder` is ViTMAE's, the cross decoders have its width and heads."""
+    absent = [TRANSFORMERS.absence()]
+    if not quick and absent == [None]:
+        absent.append(compiler_absence("transformers bf16 compiled"))
+    missing = tuple(absence for absence in absent if absence is not None)
+    return Contest(
+        name,
+        "step",
+        lambda: list(_contenders(name, workload, quick, decoder, queries, missing)),
+        QUICK if quick else FULL,
+        missing,
+    )
+
+
+def _contenders(
+    name: str,
+    workload: mae.Workload,
+    quick: bool,
+    decoder: DecoderConfig,
+    queries: int,
+    absent: tuple[Absence, ...],
+) -> Iterator[Contender]:
+    missing = {absence.peer for absence in absent}
+    on_cuda = workload.device.type == "cuda"
+    vitmae = None if TRANSFORMERS.name in missing else _Vitmae(workload, decoder)
+    same = _Ours(workload, decoder, 1.0, vitmae)
+    yield same.contender(f"{name} same-objective bf16 step", torch.bfloat16)
+    if not quick:
+        yield same.contender(f"{name} same-objective fp32 step", torch.float32)
+    if on_cuda:
+        yield same.contender(f"{name} same-objective bf16 compiled step", torch.bfloat16, compiled=True)
+    for depth in CROSS_DEPTHS[: 1 if quick else None]:
+        shape = DecoderConfig("cross", decoder.embed_dim, depth, decoder.heads, decoder.mlp_ratio)
+        cross = _Ours(workload, shape, queries / workload.hidden, None)
+        yield cross.contender(f"{name} cross {queries}x{depth} bf16 step", torch.bfloat16)
+    if vitmae is None:
+        return
+    yield vitmae.contender(f"{name} same-objective bf16 step", torch.bfloat16)
+    yield vitmae.contender(f"{name} same-objective fp32 step", torch.float32)
+    if not quick and "transformers bf16 compiled" not in missing:
+        yield vitmae.contender(f"{name} same-objective bf16 step", torch.bfloat16, compiled=True)
+
+
+class _Plain:
+    """The plain implementation that an objective of ours is held against, in both types."""
+
+    workload: mae.Workload
+
+    def step(self, dtype: torch.dtype) -> TrainingStep:
+        raise NotImplementedError
+
+    @cached_property
+    def exact(self) -> Answer:
+        return self.step(torch.float32).answer(self.workload.checked)
+
+    @cached_property
+    def half(self) -> Answer:
+        return self.step(torch.bfloat16).answer(self.workload.checked)
+
+
+class _Vitmae(_Plain):
+    """transformers' model: what ours of the same objective must equal, and a peer."""
+
+    def __init__(self, workload: mae.Workload, decoder: DecoderConfig) -> None:
+        self.workload, self.decoder = workload, decoder
+
+    @cached_property
+    def model(self) -> Any:
+        from imagen_fast.benchmarks.peers import vitmae
+
+        with torch.random.fork_rng():
+            torch.manual_seed(mae.SEED)
+            return vitmae.build(self.workload.encoder, self.decoder, self.workload.hidden_share)
+
+    def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
+        from imagen_fast.benchmarks.peers import vitmae
+
+        return vitmae.training_step(self.model, self.workload.data, dtype, compiled)
+
+    def contender(self, case: str, dtype: torch.dtype, compiled: bool = False) -> Contender:
+        half = dtype == torch.bfloat16
+
+        def prepare() -> tuple[Call, Verdict]:
+            step = self.step(dtype, compiled)
+            found = errors(step.answer(self.workload.checked), self.exact)
+            return step, within(found, HALF if half else SAME, "its own fp32")
+
+        mode = f"transformers {'bf16' if half else 'fp32'}{' compiled' if compiled else ''}"
+        facts = {
+            "decoder": _describe(self.decoder),
+            "precision": "bf16 autocast on fp32 weights" if half else "fp32",
+            # What its Trainer takes by default since PyTorch 2.8, and PyTorch's fastest.
+            "optimizer": "torch.optim.AdamW(fused=True)",
+        }
+        return Contender(case, mode, prepare, self.workload.facts() | facts)
+
+
+@dataclass
+class _Reference(_Plain):
+    """Our own model on the reference back-end: plain PyTorch, with autocast where it is in bf16."""
+
+    workload: mae.Workload
+    decoder: DecoderConfig
+    predicted: float
+
+    def step(self, dtype: torch.dtype) -> TrainingStep:
+        model = mae.random_model(self.workload.encoder, self.decoder)
+        autocast = None if dtype == torch.float32 else dtype
+        return mae.training_step(
+            self.workload, model, torch.float32, self.predicted, backend="reference", autocast=autocast
+        )
+
+
+class _Ours:
+    """One objective of ours, held against ViTMAE where it computes the same and that is installed."""
+
+    def __init__(
+        self, workload: mae.Workload, decoder: DecoderConfig, predicted: float, vitmae: _Vitmae | None
+    ) -> None:
+        self.workload, self.decoder, self.predicted, self.vitmae = workload, decoder, predicted, vitmae
+        self.plain: _Plain = vitmae or _Reference(workload, decoder, predicted)
+
+    def model(self) -> MaskedAutoencoder:
+        if self.vitmae is not None:
+            return load_vitmae(self.vitmae.model)
+        return mae.random_model(self.workload.encoder, self.decoder)
+
+    def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
+        return mae.training_step(self.workload, self.model(), dtype, self.predicted, compiled)
+
+    @cached_property
+    def mathematics(self) -> Verdict:
+        """In float32 the loss and the gradients are the plain implementation's."""
+        return self.same(self.step(torch.float32))
+
+    def same(self, step: TrainingStep) -> Verdict:
+        found = errors(step.answer(self.workload.checked), self.plain.exact)
+        return within(found, SAME, "fp32 beside plain fp32")
+
+    def contender(self, case: str, dtype: torch.dtype, compiled: bool = False) -> Contender:
+        half = dtype == torch.bfloat16
+
+        def prepare() -> tuple[Call, Verdict]:
+            step = self.step(dtype, compiled)
+            if not half:
+                return step, self.same(step)
+            found = errors(step.answer(self.workload.checked), self.plain.exact)
+            plain = errors(self.plain.half, self.plain.exact)
+            known = Verdict(True, {"plain bf16 beside plain fp32": plain._asdict()})
+            ours = within(found, half_bound(plain), "bf16 beside plain fp32")
+            return step, self.mathematics & known & ours
+
+        facts = {
+            "decoder": _describe(self.decoder),
+            "predicted": round(self.predicted * self.workload.hidden),
+            "precision": "bf16 weights with fp32 masters" if half else "fp32",
+            "optimizer": "imagen_fast.train.MasterAdamW",
+            "compiled": compiled,
+        }
+        return Contender(case, OURS, prepare, self.workload.facts() | facts)
+
+
+def _describe(decoder: DecoderConfig) -> str:
+    return f"{decoder.kind}, width {decoder.embed_dim}, {decoder.depth} layers, {decoder.heads} heads"

@@ -1,0 +1,75 @@
+"""A run's weights in the form that other libraries load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from imagen_fast.errors import InvalidInput
+from imagen_fast.models import DecoderConfig, MaskedAutoencoder, ViTConfig
+from imagen_fast.models.convert import save_timm, save_vitmae
+from imagen_fast.tasks.backbone import load_backbone
+from imagen_fast.tasks.classifier import ABOUT, Classifier
+from imagen_fast.train import Run, load_checkpoint, load_into
+
+FORMATS = ("timm", "vitmae")
+
+
+def export(run: str | Path, format: str, out: str | Path) -> str:
+    """Write the weights of a run.
+
+    Args:
+        format: `timm`: one safetensors file, of the backbone of a pretraining run or of a whole classifier;
+            `vitmae`: a folder for transformers' ViTMAEForPreTraining, of a pretraining run with the mse loss
+            and the full decoder.
+
+    Returns:
+        One sentence: what was written and how it is loaded.
+
+    Raises:
+        InvalidInput: an unknown format, or one that cannot express the model.
+        CheckpointError: the folder holds no finished run.
+    """
+    if format not in FORMATS:
+        raise InvalidInput(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    return _to_timm(Path(run), Path(out)) if format == "timm" else _to_vitmae(Path(run), Path(out))
+
+
+def _to_timm(run: Path, out: Path) -> str:
+    if (run / ABOUT).exists():
+        classifier = Classifier(run, torch.device("cpu"))
+        model, pool, classes = classifier.model, "avg", len(classifier.config.classes)
+    else:
+        model, pool, classes = load_backbone(run)[0], "token", 0
+    save_timm(model, out)
+    c = model.config
+    shape = (
+        f"img_size={c.image_size}, patch_size={c.patch_size}, in_chans={c.channels}, depth={c.depth}, "
+        f"embed_dim={c.embed_dim}, num_heads={c.heads}, num_classes={classes}, global_pool={pool!r}"
+    )
+    return (
+        f"wrote {out}; load it with timm.models.VisionTransformer({shape}) and safetensors.torch.load_model"
+    )
+
+
+def _to_vitmae(run: Path, out: Path) -> str:
+    config = Run.open(run).config
+    if config.get("kind") != "pretrain":
+        raise InvalidInput(
+            f"only a pretraining run can be written for ViTMAE, and {run} is a {config.get('kind')} run"
+        )
+    if config["objective"]["loss"] != "mse":
+        raise InvalidInput(
+            f"ViTMAE predicts pixels, and {run} was trained with the {config['objective']['loss']} loss; "
+            "the timm format takes its backbone"
+        )
+    model = MaskedAutoencoder(ViTConfig.from_dict(config["encoder"]), DecoderConfig(**config["decoder"]))
+    weights = {
+        name.removeprefix("model."): value
+        for name, value in load_checkpoint(run).weights.items()
+        if name.startswith("model.")
+    }
+    load_into(model, weights, str(run))
+    save_vitmae(model, out, config["objective"]["mask_ratio"])
+    return f"wrote {out}; load it with transformers.ViTMAEForPreTraining.from_pretrained({str(out)!r})"

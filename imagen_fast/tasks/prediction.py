@@ -1,0 +1,94 @@
+"""Classes for new images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from imagen_fast.data import CenterCrop, CorruptImage, FolderSource, open_image
+from imagen_fast.errors import InvalidInput
+from imagen_fast.tasks.classifier import Classifier
+from imagen_fast.train import choose_device
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one image with their probabilities, the likeliest first."""
+
+    path: str
+    classes: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """In the order of the images given; `failed` names those that could not be read: (path, reason)."""
+
+    predictions: list[Prediction]
+    failed: list[tuple[str, str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def predict(
+    run: str | Path,
+    images: Iterable[str | Path],
+    *,
+    top_k: int = 1,
+    batch_size: int = 64,
+    device: str | None = None,
+) -> Predictions:
+    """Classify image files, and all images of folders, with the best weights of a classification run.
+
+    Raises:
+        CheckpointError: `run` holds no classifier.
+        DataError: a folder without images.
+        InvalidInput: `top_k` or `batch_size` below 1, or no such device.
+    """
+    if top_k < 1 or batch_size < 1:
+        raise InvalidInput(f"top k and the batch size must be at least 1, not {top_k} and {batch_size}")
+    classifier = Classifier(run, choose_device(device))
+    config = classifier.config
+    view, side = CenterCrop(config.crop), config.vit.image_size[0]
+
+    def read(path: Path) -> np.ndarray | str:
+        """uint8 [C, H, W], or why not."""
+        try:
+            pixels = np.asarray(view.view(open_image(path.read_bytes(), config.vit.channels), side))
+        except (CorruptImage, OSError) as error:
+            return getattr(error, "strerror", None) or str(error)
+        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+    result = Predictions([], [])
+    paths = _files(images)
+    with ThreadPoolExecutor(thread_name_prefix="imagen-fast-data") as pool:
+        while part := list(islice(paths, batch_size)):
+            read_in = list(zip(part, pool.map(read, part), strict=True))
+            good = [(path, pixels) for path, pixels in read_in if not isinstance(pixels, str)]
+            result.failed.extend((str(path), why) for path, why in read_in if isinstance(why, str))
+            if not good:
+                continue
+            stacked = torch.from_numpy(np.stack([pixels for _, pixels in good]))
+            best = classifier.probabilities(stacked).topk(min(top_k, len(config.classes)), dim=1)
+            for (path, _), values, labels in zip(
+                good, best.values.tolist(), best.indices.tolist(), strict=True
+            ):
+                named = [(config.classes[c], value) for c, value in zip(labels, values, strict=True)]
+                result.predictions.append(Prediction(str(path), named))
+    return result
+
+
+def _files(images: Iterable[str | Path]) -> Iterator[Path]:
+    for image in map(Path, images):
+        if image.is_dir():
+            source = FolderSource.scan(image)
+            yield from (source.root / name for name in source.files)
+        else:
+            yield image

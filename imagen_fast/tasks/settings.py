@@ -1,0 +1,175 @@
+"""What a user can choose, said once: the command line and the Python interface share these classes.
+
+Nothing here imports torch. A default of None means that the value follows from the data or the model; the
+help says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+from imagen_fast.errors import InvalidInput
+
+T = TypeVar("T", bound="RunSettings")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    name: str | None = None,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    free: bool = False,
+) -> Any:
+    """A field of a settings class.
+
+    Args:
+        name: the option's name where it is not the field's with hyphens.
+        least, above, below: bounds, checked for every value that is not None.
+        free: whether it may change when a run is resumed, since no weight depends on it.
+    """
+    bounds = {"least": least, "above": above, "below": below}
+    return field(default=default, metadata={"help": help, "name": name, "free": free, "bounds": bounds})
+
+
+_HOLDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "least": ("at least", lambda value, bound: value >= bound),
+    "above": ("above", lambda value, bound: value > bound),
+    "below": ("below", lambda value, bound: value < bound),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What every training run has.
+
+    Raises:
+        InvalidInput: a number out of range, or both epochs and steps.
+    """
+
+    data: str | None = option(None, "A folder of JPEG, PNG or WebP images, or digits, or photos.")
+    out: str | None = option(None, "The run's folder.  [default: runs/DATA-MODEL]", free=True)
+    epochs: float | None = option(None, "Passes over the data.  [default: 100]", above=0)
+    steps: int | None = option(None, "Updates in all, instead of --epochs.", least=1)
+    batch_size: int | None = option(None, "Images a step.  [default: 256 for digits, else 64]", least=1)
+    weight_decay: float = option(0.05, "Decoupled weight decay of AdamW.", least=0)
+    warmup: float = option(0.05, "Share of the steps in which the rate rises to its peak.", least=0, below=1)
+    clip: float = option(1.0, "Largest norm of the gradient; 0 leaves it as it is.", least=0)
+    precision: str = option("auto", "auto (bf16 where the processor is good at it), bf16 or fp32.")
+    compile: bool = option(False, "Compile the model with torch.compile.", name="--compile")
+    device: str | None = option(None, "cpu or cuda.  [default: the first GPU, else the CPU]")
+    threads: int | None = option(
+        None, "Threads that decode images.  [default: every processor]", least=1, free=True
+    )
+    seed: int = option(0, "Of the weights, the order, the augmentation and the masks.", least=0)
+    checkpoint_every: int = option(1000, "Steps between checkpoints.", least=1, free=True)
+    log_every: int = option(10, "Steps between log lines.", least=1, free=True)
+    tensorboard: bool | None = option(
+        None,
+        "Write a TensorBoard log.  [default: where the package is installed]",
+        name="--tensorboard/--no-tensorboard",
+        free=True,
+    )
+    wandb: bool = option(False, "Log to Weights & Biases.", name="--wandb", free=True)
+    resume: bool = option(False, "Go on with the run in --out, exactly.", name="--resume", free=True)
+    quiet: bool = option(False, "No progress bar, no messages.", name="--quiet", free=True)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            for kind, bound in f.metadata["bounds"].items():
+                words, holds = _HOLDS[kind]
+                # A comparison with NaN is false, so NaN is refused too.
+                if value is not None and bound is not None and not holds(value, bound):
+                    raise InvalidInput(f"{f.name.replace('_', ' ')} must be {words} {bound}, not {value}")
+        if self.epochs is not None and self.steps is not None:
+            raise InvalidInput(f"give epochs ({self.epochs:g}) or steps ({self.steps}), not both")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that a run's folder remembers: everything but where it is and that it was resumed."""
+        return {name: value for name, value in asdict(self).items() if name not in ("out", "resume")}
+
+    @classmethod
+    def fixed(cls) -> tuple[str, ...]:
+        """The names of the settings that a run keeps when it is resumed."""
+        return tuple(f.name for f in fields(cls) if not f.metadata["free"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings(RunSettings):
+    """A masked pretraining run; the defaults are those of He et al. 2021."""
+
+    model: str | None = option(
+        None,
+        "nano, tiny, small, base, large or huge.  [default: for digits nano, for photos tiny, else small]",
+    )
+    image_size: int | None = option(
+        None, "Side of the square images, in pixels.  [default: digits 8, photos 64, else 224]", least=1
+    )
+    patch_size: int | None = option(
+        None, "Side of a patch, in pixels.  [default: 2 for digits, 8 for photos, else 16]", least=1
+    )
+    mask_ratio: float = option(0.75, "Share of the patches that are hidden.")
+    mask: str = option("random", "random patches, or blockwise rectangles.")
+    loss: str = option("mse", "mse of pixels normalised per patch, or categorical: -mean log p of a pixel.")
+    decoder: str = option("full", "full (exactly MAE), or cross: queries attend to visible tokens only.")
+    decoder_dim: int | None = option(None, "Width of the decoder.  [default: by model]", least=1)
+    decoder_depth: int | None = option(None, "Blocks of the decoder.  [default: by model]", least=1)
+    decoder_heads: int | None = option(None, "Attention heads of the decoder.  [default: by model]", least=1)
+    predict: float | None = option(
+        None, "Share of the hidden patches that are predicted.  [default: 1 for full, 1/3 for cross]"
+    )
+    levels: int | None = option(None, "Levels of a pixel, for the categorical loss.  [default: the data's]")
+    lr: float | None = option(None, "Peak learning rate.  [default: 1.5e-4 x batch / 256]", above=0)
+    evaluate: bool = option(
+        True,
+        "At the end, k-NN and linear-probe accuracy, where there are labels.",
+        name="--eval/--no-eval",
+        free=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings(RunSettings):
+    """A classification run, from a pretrained backbone or from scratch."""
+
+    data: str | None = option(
+        None, "A folder with a subfolder a class, or digits, or photos.  [default: that of --from]"
+    )
+    batch_size: int | None = option(None, "Images a step.  [default: 64]", least=1)
+    from_run: str | None = option(
+        None, "The pretraining run whose backbone is taken; none trains from scratch.", name="--from"
+    )
+    model: str | None = option(None, "From scratch only: nano to huge.  [default: as for pretrain]")
+    image_size: int | None = option(
+        None, "Side of the square images, in pixels.  [default: the backbone's]", least=1
+    )
+    patch_size: int | None = option(
+        None, "From scratch only: side of a patch.  [default: as for pretrain]", least=1
+    )
+    mode: str = option("full", "full: every weight is trained; head: the classifier alone.")
+    lr: float | None = option(
+        None, "Peak learning rate.  [default: 1e-3 x batch / 256, for the head alone 5e-3]", above=0
+    )
+    layer_decay: float | None = option(
+        None,
+        "Factor of the learning rate from one block to the one before.  "
+        "[default: 0.75 for a pretrained backbone of 12 and more blocks, else 1]",
+        above=0,
+    )
+    augment: bool | None = option(
+        None,
+        "Random views that suit the data: crops and flips of photographs, shifts of digits.  "
+        "[default: yes, but for the head alone]",
+        name="--augment/--no-augment",
+    )
+    drop_path: float = option(0.0, "Stochastic depth of the last block.", least=0, below=1)
+    label_smoothing: float = option(0.0, "Share of the target spread over all classes.", least=0, below=1)
+    labels_per_class: int | None = option(None, "Train on so many images of each class only.", least=1)
+    val: str | None = option(None, "A folder with the same classes, to validate on.  [default: a hold-out]")
+    holdout: float = option(0.2, "Share of each class that is held out for validation.", above=0, below=1)
+    eval_every: int = option(1, "Epochs between evaluations.", least=1)

@@ -1,0 +1,99 @@
+"""Block shapes of masked-patch attention: which tile a program holds, and how many warps hold it.
+
+Chosen from what the assembler reports (``python -m imagen_fast.kernels.aot``): the largest tiles that
+spill on no chip they serve, with 64 rows where a Hopper matrix instruction wants them. No stopwatch
+has chosen among them yet. Products in fp32 are no matrix instructions: each thread then
+holds whole rows of its operands, so that those tiles are small and never a whole row of logits.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+ONE_TILE = 64  # keys up to which a program keeps dk and dv in registers
+WHOLE_ROW = 256  # keys up to which a program keeps whole rows of logits in registers
+
+# Elements of k that fit shared memory beside v, the queries and their gradients, by the chip's limit.
+_163_KB, _227_KB, _99_KB = 128 * 128, 256 * 128, 64 * 128
+_KEY_ELEMENTS = {80: _163_KB, 87: _163_KB, 90: _227_KB, 100: _227_KB, 103: _227_KB, 110: _227_KB}
+
+
+@dataclass(frozen=True)
+class Blocks:
+    m: int  # queries
+    n: int  # keys
+    warps: int
+    stages: int = 1
+
+
+def power_of_two(size: int) -> int:
+    """The tile side that holds ``size``; 16 is the least that a product takes.
+
+    Comparisons alone, so that a compiler with symbolic shapes keeps one graph for a range of sizes.
+    """
+    side = 16
+    while side < size:
+        side *= 2
+    return side
+
+
+def _operands_in_shared(capability: int) -> bool:
+    """Data-centre Hopper and Blackwell feed products from shared memory, which leaves registers free."""
+    return 90 <= capability < 120
+
+
+def key_row(k_longest: int) -> int:
+    """The tile side of a whole row of keys. Fewer than 64 would give up Hopper's instructions."""
+    return max(ONE_TILE, power_of_two(k_longest))
+
+
+def forward_blocks(k_longest: int, width: int, dtype: torch.dtype, capability: int) -> Blocks:
+    """No rescaling where ``n`` holds all keys."""
+    if dtype == torch.float32:
+        return Blocks(32, 32, 4) if width <= 64 else Blocks(16, 32, 8)
+    if k_longest > WHOLE_ROW:
+        return Blocks(64, 64, 4, stages=3) if width <= 32 else Blocks(128, 64, 8, stages=2)
+    row = key_row(k_longest)
+    if row == WHOLE_ROW:
+        return Blocks(64 if _operands_in_shared(capability) else 32, row, 8)
+    return Blocks(64, row, 4)
+
+
+def backward_design(k_longest: int, width: int, dtype: torch.dtype, capability: int) -> str:
+    """Which kernels of the backward serve: ``one_tile``, ``two_phase``, or ``long``."""
+    if k_longest <= ONE_TILE:
+        return "one_tile"
+    if k_longest > WHOLE_ROW or dtype == torch.float32:
+        return "long"
+    fits = key_row(k_longest) * power_of_two(width) <= _KEY_ELEMENTS.get(capability, _99_KB)
+    return "two_phase" if fits else "long"
+
+
+def one_tile_blocks(width: int, dtype: torch.dtype, capability: int) -> Blocks:
+    if dtype == torch.float32:
+        return Blocks(16, ONE_TILE, 4 if width <= 32 else 8)
+    if not _operands_in_shared(capability):
+        return Blocks(16, ONE_TILE, 4 if width <= 64 else 8)
+    return Blocks(32, ONE_TILE, 4 if width <= 64 and capability == 90 else 8)
+
+
+def two_phase_blocks(k_longest: int, width: int, capability: int) -> Blocks:
+    row = key_row(k_longest)
+    largest = row == WHOLE_ROW and width > 64 and capability >= 100
+    return Blocks(16 if largest else 32, 64, 4 if row <= 128 and width <= 64 else 8)
+
+
+def query_blocks(width: int, dtype: torch.dtype, capability: int) -> Blocks:
+    """The dq kernel of long rows."""
+    if dtype == torch.float32:
+        return Blocks(16, 32, 8) if width <= 64 else Blocks(16, 16, 8)
+    if width <= 64:
+        return Blocks(64, 64, 4, stages=2)
+    return Blocks(64, 32, 4 if _operands_in_shared(capability) else 8, stages=2)
+
+
+def key_blocks(width: int, dtype: torch.dtype) -> Blocks:
+    """The dk and dv kernel of long rows."""
+    if dtype == torch.float32:
+        return Blocks(16, 32, 8) if width <= 64 else Blocks(16, 16, 8)
+    return Blocks(32, 64, 4, stages=2) if width <= 64 else Blocks(32, 64, 8)

@@ -1,0 +1,138 @@
+"""What a run says: its JSON, its ratios, and that only the correct have a speed."""
+
+import json
+
+import pytest
+import torch
+
+from imagen_fast.benchmarks import record, suites
+from imagen_fast.benchmarks.cli import main
+from imagen_fast.benchmarks.contest import OURS, Contender, Contest, Result, hold
+from imagen_fast.benchmarks.correctness import Verdict
+from imagen_fast.benchmarks.measure import Effort, Sample, Timing
+from imagen_fast.benchmarks.peers import Absence, Peer
+from imagen_fast.errors import InvalidInput
+
+CPU = torch.device("cpu")
+RIGHT = Verdict(True, {"error": 0.0})
+
+
+def result(case, implementation, *seconds):
+    timing = Timing(tuple(Sample(s) for s in seconds)) if seconds else None
+    return Result(case, implementation, "step", Verdict(timing is not None), timing)
+
+
+def contender(case, implementation, verdict=RIGHT):
+    return Contender(case, implementation, lambda: (lambda: None, verdict), {"images": 2})
+
+
+def broken():
+    raise MemoryError("no room\nat all")
+
+
+def contest(*contenders, absent=()):
+    return Contest("fake", "step", lambda: list(contenders), Effort(0, 2, 2, 0), absent)
+
+
+def test_ratio_is_the_peers_median_over_ours():
+    found = record.ratios([result("a", OURS, 1, 2, 9), result("b", OURS, 4), result("a", "peer x", 5, 7, 6)])
+    assert [(r["case"], r["versus"], r["ratio"]) for r in found] == [("a", "peer x", 3), ("b", "peer x", 1.5)]
+
+
+def test_the_incorrect_and_the_broken_have_no_speed_and_no_ratio():
+    wrong = Verdict(False, {"error": float("nan")})
+    results = hold(
+        contest(
+            contender("a", OURS, wrong),
+            contender("b", OURS),
+            contender("a", "good"),
+            contender("a", "bad", wrong),
+            Contender("a", "broken", broken),
+        ),
+        CPU,
+    )
+    made = record.make_record("fake", True, {}, [results], [])
+    by_name = {(r["case"], r["implementation"]): r for r in made["results"]}
+    for name in [("a", OURS), ("a", "bad"), ("a", "broken")]:
+        assert by_name[name]["correct"] is False
+        assert by_name[name]["median"] is None
+        assert by_name[name]["samples"] == []
+    assert by_name["a", "broken"]["evidence"] == {"failed": "MemoryError: no room"}
+    assert [(r["case"], r["versus"]) for r in made["ratios"]] == [("b", "good")]
+    json.dumps(made, allow_nan=False)
+
+
+def test_absent_peers_are_named_with_what_brings_them():
+    absence = Peer("nobody", "no_such_module_here", "pip install nobody").absence()
+    assert absence == Absence("nobody", "not installed", "pip install nobody")
+    assert Peer("torch", "torch", "").absence() is None
+
+
+@pytest.fixture
+def fake_suite(monkeypatch):
+    absence = Absence("nobody", "not installed", "pip install nobody")
+    contests = [
+        contest(contender("mae x step", OURS), contender("mae x step", "peer bf16"), absent=(absence,))
+    ]
+
+    class Fake:
+        what = "nothing"
+
+        def contests(self, device, quick):
+            return iter(contests * 2)
+
+    monkeypatch.setitem(suites.SUITES, "fake", Fake())
+
+
+@pytest.mark.usefixtures("fake_suite")
+def test_a_run_writes_the_whole_form(tmp_path, capsys):
+    path = tmp_path / "new" / "fake.json"
+    assert main(["fake", "--device", "cpu", "--quick", "--json", str(path)]) == 0
+    made = record.read(path)
+    assert list(made) == ["suite", "quick", "machine", "results", "ratios", "absent"]
+    assert made["absent"] == [{"peer": "nobody", "why": "not installed", "install": "pip install nobody"}]
+    first = made["results"][0]
+    assert (first["case"], first["implementation"], first["pass"]) == ("mae x step", OURS, "step")
+    assert (first["unit"], first["correct"], first["rounds"], first["images"]) == ("s", True, 2, 2)
+    assert first["median"] > 0
+    assert first["spread"] >= 0
+    assert first["peak_bytes"] is None
+    machine = made["machine"]
+    assert machine["threads"] == torch.get_num_threads()
+    assert machine["versions"]["torch"]
+    assert {"processor", "cores", "memory_bytes", "os", "python", "commit", "date"} <= machine.keys()
+    assert {"case", "versus", "ratio"} <= made["ratios"][0].keys()
+    screen = capsys.readouterr().out
+    assert "absent: nobody, not installed; pip install nobody" in screen
+    assert "peer bf16" in screen
+
+
+@pytest.mark.usefixtures("fake_suite")
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ([], "the suite is missing"),
+        (["nothing"], "the suite is unknown: 'nothing'"),
+        (["fake", "--device", "tpu"], "device must be one of cpu, cuda, not 'tpu'"),
+        (["fake", "--fast"], "unrecognized arguments: --fast"),
+        (["fake", "--only", "huge"], "no contest of the suite fake has 'huge' in its name"),
+        (["fake", "--json", "/proc/none/x.json"], "cannot be made"),
+        (["report", "/nowhere.json"], "cannot be read as a record"),
+    ],
+)
+def test_bad_options_get_one_sentence(args, sentence):
+    with pytest.raises(InvalidInput, match=sentence) as raised:
+        main(args)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.usefixtures("fake_suite")
+def test_a_device_that_is_not_there_gets_one_sentence():
+    with pytest.raises(InvalidInput, match="finds none here"):
+        main(["fake", "--device", "cuda"])
+
+
+def test_suites_are_listed(capsys):
+    assert main(["--list"]) == 0
+    assert capsys.readouterr().out.startswith("train ")

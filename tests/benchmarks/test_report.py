@@ -1,0 +1,72 @@
+"""The README's table from a record."""
+
+import json
+
+import pytest
+
+from imagen_fast.benchmarks import report
+from imagen_fast.benchmarks.cli import main
+from imagen_fast.benchmarks.contest import OURS
+from imagen_fast.errors import InvalidInput
+
+
+def entry(case, median):
+    spread = None if median is None else median / 10
+    return {"case": case, "implementation": OURS, "median": median, "spread": spread}
+
+
+RECORD = {
+    "machine": {
+        "processor": "a chip",
+        "threads": 2,
+        "cores": 2,
+        "versions": {"torch": "9.9"},
+        "commit": None,
+    },
+    "results": [entry("mae a step", 0.5), entry("mae b step", None)],
+    "ratios": [
+        {"case": "mae a step", "versus": "peer bf16", "ratio": 1.5, "peer_median": 0.75},
+        {"case": "mae c step", "versus": "peer fp32", "ratio": 2.0, "peer_median": 0.1},
+    ],
+}
+TABLE = """\
+| case | ours, ms [spread] | peer bf16, ms (ratio) | peer fp32, ms (ratio) |
+| --- | ---: | ---: | ---: |
+| mae a step | 500 [50] | 750 (1.50×) | not measured |
+| mae b step | not measured | not measured | not measured |
+
+Medians [interquartile range]; ratio: the peer's time over ours. a chip, 2 threads on 2 cores; torch 9.9."""
+
+
+def test_table():
+    assert report.markdown(RECORD) == TABLE
+
+
+def test_only_the_text_between_its_markers_is_replaced(tmp_path):
+    file, readme = tmp_path / "train-cpu.json", tmp_path / "README.md"
+    file.write_text(json.dumps(RECORD))
+    other = "<!-- figures:other -->\nold\n<!-- /figures -->\n"
+    frame = "# Title\n<!-- figures:train-cpu -->\n{}\n<!-- /figures -->\n" + other
+    readme.write_text(frame.format("old\nlines"))
+    for _ in range(2):
+        assert main(["report", str(file), "--readme", str(readme)]) == 0
+        assert readme.read_text() == frame.format(TABLE)
+
+
+def test_the_table_is_printed(tmp_path, capsys):
+    (tmp_path / "r.json").write_text(json.dumps(RECORD))
+    assert main(["report", str(tmp_path / "r.json")]) == 0
+    assert capsys.readouterr().out == TABLE + "\n"
+
+
+def test_missing_markers_are_named(tmp_path):
+    (tmp_path / "README.md").write_text("nothing here")
+    with pytest.raises(InvalidInput, match="lacks the markers <!-- figures:train-cpu -->"):
+        report.put_into(tmp_path / "README.md", "train-cpu", "table")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "not measured"), (1.2345, "1,234"), (0.0123, "12.3"), (1.23e-5, "0.0123")]
+)
+def test_milliseconds(seconds, text):
+    assert report.milliseconds(seconds) == text

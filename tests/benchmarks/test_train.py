@@ -1,0 +1,79 @@
+"""The train suite on a model of two layers."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from imagen_fast.benchmarks import mae, record, train
+from imagen_fast.benchmarks.contest import OURS, hold
+from imagen_fast.benchmarks.measure import Effort
+from imagen_fast.models import DecoderConfig, ViTConfig
+
+CPU = torch.device("cpu")
+ENCODER = ViTConfig(image_size=(32, 32), patch_size=4, embed_dim=64, depth=2, heads=2)
+DECODER = DecoderConfig("full", embed_dim=64, depth=2, heads=2)
+CASES = ("mae mini same-objective bf16 step", "mae mini cross 16x12 bf16 step")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Products this small wait for the other threads longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small_contest(quick=True):
+    workload = mae.Workload(ENCODER, 4, CPU, checked=2)
+    made = train.contest("mae mini", workload, quick, DECODER, queries=16)
+    return replace(made, effort=Effort(0, 2, 2, 0))
+
+
+def test_ours_is_correct_and_compared_with_each_peer():
+    pytest.importorskip("transformers")
+    contest = small_contest()
+    results = hold(contest, CPU)
+    assert {r.case: r.verdict.evidence for r in results if not r.verdict.correct} == {}
+    made = record.make_record("train", True, {}, [results], contest.absent)
+    pairs = {(r["case"], r["versus"]) for r in made["ratios"]}
+    assert pairs == {(case, f"transformers {mode}") for case in CASES for mode in ("bf16", "fp32")}
+    assert made["absent"] == []
+    first = made["results"][0]
+    assert (first["images"], first["image"], first["patch"], first["hidden_share"]) == (4, "32x32", 4, 0.75)
+
+
+def test_without_transformers_ours_is_measured_and_the_peer_named(monkeypatch):
+    monkeypatch.setattr(train, "TRANSFORMERS", replace(train.TRANSFORMERS, module="no_such_module_here"))
+    contest = small_contest()
+    results = hold(contest, CPU)
+    assert [(r.case, r.implementation, r.verdict.correct) for r in results] == [
+        (c, OURS, True) for c in CASES
+    ]
+    assert [absence.peer for absence in contest.absent] == ["transformers"]
+
+
+def test_a_full_run_adds_float32_the_other_cross_decoder_and_the_compiled_peer():
+    pytest.importorskip("transformers")
+    contenders = [(c.case, c.implementation) for c in small_contest(quick=False).contenders()]
+    assert ("mae mini same-objective fp32 step", OURS) in contenders
+    assert ("mae mini cross 16x8 bf16 step", OURS) in contenders
+    assert len(set(contenders)) == len(contenders)
+
+
+def test_a_wrong_gradient_is_found(monkeypatch):
+    """A model whose masks differ from the peer's computes something else."""
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(mae, "masks_from_noise", lambda noise, ratio: masks(1 - noise, ratio))
+    from imagen_fast.data.masks import masks_from_noise as masks
+
+    results = hold(small_contest(), CPU)
+    ours = results[0]
+    assert not ours.verdict.correct
+    assert ours.timing is None
+
+
+def test_quick_takes_small_only_and_full_every_size():
+    assert [contest.name for contest in train.contests(CPU, quick=True)] == ["mae small"]
+    assert [c.name for c in train.contests(CPU, quick=False)] == ["mae tiny", "mae small", "mae base"]

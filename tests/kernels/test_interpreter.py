@@ -1,0 +1,35 @@
+"""Runs the kernel tests on the CPU, in a process of its own: Triton chooses its interpreter at import."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imagen_fast.kernels import launch
+
+
+@pytest.mark.skipif(launch.INTERPRETED, reason="is itself the interpreted run")
+@pytest.mark.skipif(not launch.INSTALLED, reason="triton is not installed")
+def test_kernels_under_the_interpreter() -> None:
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            str(Path(__file__).parent),
+            "-q",
+            "-m",
+            "not gpu",
+            "-p",
+            "no:cacheprovider",
+        ],
+        env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    print(run.stdout, run.stderr)
+    assert run.returncode == 0, f"the interpreted run failed; its report:\n{run.stdout}\n{run.stderr}"
+    assert " passed" in run.stdout
