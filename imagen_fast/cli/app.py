@@ -140,6 +140,22 @@ def export(
 
 
 @app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder for runs, pictures and figures.")] = Path("out/demo"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no messages.")] = False,
+) -> None:
+    """Show on handwritten digits that pretraining pays: with it and without, ten labels a class."""
+    from imagen_fast.tasks.demo import demo as task
+
+    result = task(out, quiet)
+    if quiet:
+        return
+    from imagen_fast.cli.demo import show
+
+    show(result)
+
+
+@app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Say, operation by operation, which back-end runs here and why not a faster one."""
     from imagen_fast.tasks.doctor import examine

@@ -98,6 +98,24 @@ def draw_confusion(path: Path, counts: np.ndarray, classes: tuple[str, ...]) -> 
     _save(figure, path)
 
 
+def draw_comparison(path: Path, accuracies: dict[str, list[float]], labels_per_class: int) -> None:
+    """A bar for the mean of each way to a classifier, a dot for each of its seeds; accuracies 0..1."""
+    figure = _figure(6.4, 0.75 * len(accuracies) + 0.9)
+    axis = figure.subplots()
+    for row, values in enumerate(accuracies.values()):
+        percent = 100 * np.array(values)
+        axis.barh(row, percent.mean(), height=0.55, color=INK if row == 0 else FAINT)
+        axis.plot(percent, np.full(len(percent), row), "o", color=SECOND, markersize=4)
+        axis.annotate(f"{percent.mean():.1f}%", (101, row), va="center", fontsize=9, annotation_clip=False)
+    axis.set_yticks(range(len(accuracies)), list(accuracies), fontsize=9)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 100)
+    axis.set_xlabel(f"accuracy on held-out digits (%), {labels_per_class} labels a class; a dot a seed")
+    axis.grid(axis="x", alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
 def _figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from imagen_fast.data import Augmentation, Loader, Source, TooFewImages
+from imagen_fast.data import Augmentation, Loader, Source, TooFewImages, split
 from imagen_fast.errors import MissingPackage
 from imagen_fast.models import DecoderConfig, ViTConfig, decoder_config, vit_config
 from imagen_fast.objectives import MaskedConfig, MaskedObjective
 from imagen_fast.tasks.backbone import save_backbone
 from imagen_fast.tasks.pictures import draw_curves, draw_reconstructions
-from imagen_fast.tasks.probe import evaluate_backbone
+from imagen_fast.tasks.probe import HOLDOUT, SPLIT_SEED, evaluate_backbone
 from imagen_fast.tasks.reconstruction import hidden_pixels, reconstruct
 from imagen_fast.tasks.session import (
     FOLDER_IMAGE_SIZE,
@@ -66,6 +66,7 @@ class Plan:
     """A run before it starts: settings with nothing left open, and the parts they stand for."""
 
     settings: PretrainSettings
+    whole: Source  # with what is held out, for the evaluation
     source: Source
     encoder: ViTConfig
     decoder: DecoderConfig
@@ -88,7 +89,8 @@ def plan(settings: PretrainSettings) -> Plan:
     Raises:
         InvalidInput, DataError: a setting that cannot be; see the message.
     """
-    data, source = open_data(settings.data, settings.image_size)
+    data, whole = open_data(settings.data, settings.image_size)
+    source = split(whole, settings.holdout, seed=SPLIT_SEED)[0] if settings.holdout else whole
     batch, model, patch = PRESETS.get(data, FOLDER_PRESET)
     batch, model = settings.batch_size or batch, settings.model or model
     side = settings.image_size or source.native_size or FOLDER_IMAGE_SIZE
@@ -132,7 +134,7 @@ def plan(settings: PretrainSettings) -> Plan:
         levels=masking.levels,
         lr=settings.lr or BASE_LR * batch / 256,
     )
-    return Plan(settings, source, encoder, decoder, masking, device, dtype)
+    return Plan(settings, whole, source, encoder, decoder, masking, device, dtype)
 
 
 def pretrain(settings: PretrainSettings) -> PretrainResult:
@@ -205,9 +207,10 @@ def _finish(p: Plan, run: Run, fitted: FitResult, loader: Loader) -> PretrainRes
             result.evaluation = evaluate_backbone(
                 trained.model.encoder.to(p.dtype),
                 trained.normalize,
-                p.source,
+                p.whole,
                 p.encoder.image_size[0],
                 p.device,
+                holdout=p.settings.holdout or HOLDOUT,
                 batch_size=loader.batch_size,
                 threads=p.settings.threads,
             )

@@ -30,10 +30,11 @@ def evaluate_backbone(
     *,
     batch_size: int = 64,
     threads: int | None = None,
+    holdout: float = HOLDOUT,
 ) -> dict[str, Any]:
-    """k-NN and linear-probe accuracy on a held-out fifth of a labelled source, stratified by class.
+    """k-NN and linear-probe accuracy on a held-out share of a labelled source, stratified by class.
 
-    Pretraining may have seen the held-out images, never their labels.
+    Without `--holdout` pretraining has seen the held-out images, though never their labels.
 
     Returns:
         `knn` and `linear` (accuracies 0..1), and how many images and classes they rest on.
@@ -46,7 +47,7 @@ def evaluate_backbone(
     if len(source) > MOST_IMAGES:
         _, source = split(source, MOST_IMAGES / len(source), seed=SPLIT_SEED)
     parts = []
-    for part in split(source, HOLDOUT, seed=SPLIT_SEED):
+    for part in split(source, holdout, seed=SPLIT_SEED):
         with Loader(part, batch_size, size, threads=threads, channels=vit.config.channels) as loader:
             features, labels = extract_features(vit, normalize, loader, device)
             assert labels is not None

@@ -125,6 +125,9 @@ class PretrainSettings(RunSettings):
     )
     levels: int | None = option(None, "Levels of a pixel, for the categorical loss.  [default: the data's]")
     lr: float | None = option(None, "Peak learning rate.  [default: 1.5e-4 x batch / 256]", above=0)
+    holdout: float = option(
+        0.0, "Share of each class that pretraining never sees, kept for the accuracies.", least=0, below=1
+    )
     evaluate: bool = option(
         True,
         "At the end, k-NN and linear-probe accuracy, where there are labels.",

@@ -1,0 +1,30 @@
+"""The demo's table."""
+
+from __future__ import annotations
+
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from rich import get_console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from imagen_fast.tasks.demo import DemoResult
+
+
+def show(result: DemoResult) -> None:
+    table = Table(title=f"digits, {result.labels_per_class} labels a class", title_justify="left")
+    table.add_column("classifier")
+    table.add_column("accuracy, mean", justify="right")
+    table.add_column("lowest to highest", justify="right")
+    table.add_column("seconds a run", justify="right")
+    for name, values in result.accuracies.items():
+        spread = f"{min(values):.1%} to {max(values):.1%}"
+        table.add_row(name, f"{mean(values):.1%}", spread, f"{mean(result.seconds[name]):.1f}")
+    console = get_console()
+    console.print(table)
+    console.print(
+        f"pretraining took {result.pretrain_seconds:.1f} s; {len(result.seeds)} seeds each, last weights, on "
+        f"the fifth of the digits that neither training saw\npictures and demo.json are in {result.folder}",
+        highlight=False,
+    )
