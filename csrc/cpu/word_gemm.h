@@ -1,7 +1,8 @@
 // Small matrix products for AVX-512 on 32-bit words: a word is one float, or two neighbouring bfloat16.
 //
 // C[r][j] = sum over k of A[r][k] * B[k][j], where a step k is a word: the products of a bfloat16 pair are
-// added in float32 by one instruction. A comes word by word (broadcast), B and C in vectors of 16.
+// added in float32 by one instruction. A comes word by word (broadcast), B and C in vectors of 16. Long sums
+// are made of partial ones, which keeps their rounding errors small.
 #pragma once
 
 #include <immintrin.h>
@@ -14,6 +15,7 @@ namespace imagen_fast::avx512_bf16 {
 
 using Word = std::uint32_t;
 constexpr int LANES = 16;
+constexpr std::int64_t PARTIAL = 128;  // steps of a partial sum
 
 // How many values of a type one word holds, and the multiply-add of words.
 template <class T>
@@ -43,19 +45,26 @@ struct WordMatrix {
 template <class T, int ROWS, int VECTORS>
 static inline void gemm_tile(float* c, std::int64_t c_row, WordMatrix a, const Word* b, std::int64_t b_step,
                              std::int64_t steps) {
-    __m512 sum[ROWS][VECTORS];
-    for (int r = 0; r < ROWS; ++r)
-        for (int v = 0; v < VECTORS; ++v) sum[r][v] = _mm512_setzero_ps();
-    for (std::int64_t k = 0; k < steps; ++k) {
-        __m512i right[VECTORS];
-        for (int v = 0; v < VECTORS; ++v) right[v] = _mm512_loadu_si512(b + k * b_step + v * LANES);
-        for (int r = 0; r < ROWS; ++r) {
-            const __m512i left = _mm512_set1_epi32(static_cast<int>(a.data[r * a.row + k * a.step]));
-            for (int v = 0; v < VECTORS; ++v) sum[r][v] = Words<T>::multiply_add(sum[r][v], left, right[v]);
+    for (std::int64_t first = 0; first < steps; first += PARTIAL) {
+        __m512 sum[ROWS][VECTORS];
+        for (int r = 0; r < ROWS; ++r)
+            for (int v = 0; v < VECTORS; ++v) sum[r][v] = _mm512_setzero_ps();
+        const std::int64_t last = first + PARTIAL < steps ? first + PARTIAL : steps;
+        for (std::int64_t k = first; k < last; ++k) {
+            __m512i right[VECTORS];
+            for (int v = 0; v < VECTORS; ++v) right[v] = _mm512_loadu_si512(b + k * b_step + v * LANES);
+            for (int r = 0; r < ROWS; ++r) {
+                const __m512i left = _mm512_set1_epi32(static_cast<int>(a.data[r * a.row + k * a.step]));
+                for (int v = 0; v < VECTORS; ++v)
+                    sum[r][v] = Words<T>::multiply_add(sum[r][v], left, right[v]);
+            }
         }
+        for (int r = 0; r < ROWS; ++r)
+            for (int v = 0; v < VECTORS; ++v) {
+                float* to = c + r * c_row + v * LANES;
+                _mm512_storeu_ps(to, first ? _mm512_add_ps(_mm512_loadu_ps(to), sum[r][v]) : sum[r][v]);
+            }
     }
-    for (int r = 0; r < ROWS; ++r)
-        for (int v = 0; v < VECTORS; ++v) _mm512_storeu_ps(c + r * c_row + v * LANES, sum[r][v]);
 }
 
 // Eight rows by two vectors: sixteen independent sums hide the latency of the multiply-add.
