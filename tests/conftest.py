@@ -7,7 +7,7 @@ import torch
 
 # How far an implementation may be from float64, beside PyTorch in the same precision: at most twice its
 # maximum error, and 1.1 times its mean error in half types. One rounding of the largest value is always
-# allowed (or of 1, the size of the inputs, where everything cancels): PyTorch may hit a value exactly.
+# allowed: PyTorch may hit a value exactly.
 MAX_FACTOR = 2.0
 MEAN_FACTOR = 1.1
 
@@ -20,13 +20,13 @@ def assert_error_bound(actual: torch.Tensor, exact: torch.Tensor, peer: torch.Te
         return
     assert bool(torch.isfinite(actual).all()), f"{what}: not finite"
     dtype = actual.dtype
-    slack = torch.finfo(dtype).eps * max(1.0, exact.abs().max().item())
+    slack = torch.finfo(dtype).eps * exact.abs().max().item()
     ours = (actual.double() - exact).abs()
     theirs = (peer.double() - exact).abs()
     limit = MAX_FACTOR * theirs.max().item() + slack
     assert ours.max().item() <= limit, f"{what}: maximum error {ours.max().item():.3e} above {limit:.3e}"
     if dtype in (torch.bfloat16, torch.float16):
-        limit = MEAN_FACTOR * theirs.mean().item() + slack / 8
+        limit = MEAN_FACTOR * theirs.mean().item() + slack / 32
         assert ours.mean().item() <= limit, f"{what}: mean error {ours.mean().item():.3e} above {limit:.3e}"
 
 

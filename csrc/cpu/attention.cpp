@@ -2,7 +2,12 @@
 
 #include <cstdlib>
 #include <memory>
+#include <new>
 #include <stdexcept>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 
 #include "cpu/features.h"
 
@@ -17,15 +22,22 @@ void for_each_head(const Attention& problem, bool backward, int threads, Work wo
     // Images of one length take equally long; others are handed out as threads become free.
     const bool ragged = problem.queries.spans || problem.keys.spans;
     const int chunk = ragged ? 1 : static_cast<int>(problem.batch * problem.heads / threads + 1);
+    // Whole cache lines, so that vectors never straddle two. Allocated here, where an exception can leave.
+    const std::int64_t each = (floats + 15) / 16 * 16;
+    const std::unique_ptr<float, decltype(&std::free)> workspace(
+        static_cast<float*>(std::aligned_alloc(64, static_cast<std::size_t>(each) * threads * sizeof(float))),
+        &std::free);
+    if (!workspace) throw std::bad_alloc();
 #pragma omp parallel num_threads(threads)
     {
-        // Whole cache lines, so that vectors never straddle two.
-        const std::size_t bytes = (static_cast<std::size_t>(floats) * sizeof(float) + 63) / 64 * 64;
-        std::unique_ptr<float, decltype(&std::free)> workspace(
-            static_cast<float*>(std::aligned_alloc(64, bytes)), &std::free);
+#if defined(_OPENMP)
+        float* own = workspace.get() + each * omp_get_thread_num();
+#else
+        float* own = workspace.get();
+#endif
 #pragma omp for schedule(dynamic, chunk)
         for (std::int64_t one = 0; one < problem.batch * problem.heads; ++one)
-            work(one / problem.heads, one % problem.heads, workspace.get());
+            work(one / problem.heads, one % problem.heads, own);
     }
 #else
     (void)problem, (void)backward, (void)threads, (void)work;

@@ -197,13 +197,16 @@ void write_rows(const float* from, std::int64_t from_row, const Rows<T>& rows, s
             store_row(rows[i] + j, _mm512_loadu_ps(from + i * from_row + j), mask_of(width - j));
 }
 
-// exp2((score - largest of the lane) * factor) in place, and one over the sum of each lane.
+// exp2((score - extreme of the lane) * factor) in place, and one over the sum of each lane. The extreme is
+// the largest score, or with a negative factor the smallest: no exponent is ever above 0.
 void softmax(float* scores, std::int64_t keys, float factor, float* inverse) {
     for (std::int64_t half = 0; half < BLOCK; half += LANES) {
         float* column = scores + half;
         __m512 most = _mm512_loadu_ps(column);
-        for (std::int64_t n = 1; n < keys; ++n)
-            most = _mm512_max_ps(most, _mm512_loadu_ps(column + n * BLOCK));
+        for (std::int64_t n = 1; n < keys; ++n) {
+            const __m512 score = _mm512_loadu_ps(column + n * BLOCK);
+            most = factor < 0 ? _mm512_min_ps(most, score) : _mm512_max_ps(most, score);
+        }
         const __m512 scale = _mm512_set1_ps(factor), shift = _mm512_mul_ps(most, scale);
         __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
         for (std::int64_t n = 0; n < keys; ++n) {

@@ -22,12 +22,38 @@ class Rows:
     The i-th row of image `b` (`i < count`) is row `start + i` of its tensor, or `start + index[b, i]`
     where there is an index. `spans` holds (start, count) for each image; without it every image has
     all of its rows. `longest` bounds `count` from above and is known on the host, so that a kernel's
-    tile can be chosen without asking the device.
+    tile can be chosen without asking the device. `tokens` is the size of the grid that an index is
+    into, for tensors [B, N, H, D]; rows of a packed tensor have none.
     """
 
     longest: int
     spans: Tensor | None = None  # [B, 2] int32
     index: Tensor | None = None  # [B, L] int32, L >= longest
+    tokens: int | None = None
+
+    def problem(self, x: Tensor) -> str | None:
+        """Why these are no rows of `x` ([B, N, H, D] or packed [T, H, D]), or None.
+
+        The tables themselves are looked at on the CPU only: on a GPU that would wait for it.
+        """
+        if self.spans is None:
+            return None if x.dim() == 4 else "it does not say where each image begins"
+        if (self.tokens is None) != (x.dim() == 3):
+            kind = "packed tensors [T, H, D]" if self.tokens is None else "tensors [B, N, H, D]"
+            return f"it is for {kind}"
+        if self.tokens is not None and self.tokens != x.shape[1]:
+            return f"it is for a grid of {self.tokens} tokens"
+        if self.spans.device != x.device:
+            return f"it is on {self.spans.device}"
+        if self.spans.device.type != "cpu" or torch.compiler.is_compiling() or not len(self.spans):
+            return None
+        start, count = self.spans.unbind(1)
+        last = int((start + count).max())
+        if int(count.max()) > self.longest:
+            return f"it lists {int(count.max())} rows of an image where at most {self.longest} were announced"
+        if int(self.spans.min()) < 0 or (x.dim() == 3 and last > len(x)):
+            return f"it lists rows up to {last}, with a least start or count of {int(self.spans.min())}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -64,10 +90,9 @@ class Visible:
                 f"hidden must be a bool tensor [images, tokens], not {hidden.dtype} {tuple(hidden.shape)}"
             )
         tokens = hidden.shape[1]
-        bound = tokens if most_visible is None else most_visible
-        visible = _listed(~hidden, bound)
+        visible = _listed(~hidden, tokens if most_visible is None else min(most_visible, tokens))
         if rows == "all":
-            return cls(Rows(tokens), visible)
+            return cls(Rows(tokens, tokens=tokens), visible)
         if rows == "visible":
             return cls(visible, visible)
         if rows == "hidden":
@@ -82,6 +107,9 @@ class Visible:
             lengths: [B] integers, tokens of each image; zero is allowed.
             longest: an upper bound of `lengths`. Without it the largest is read from the device, which
                 waits for it.
+
+        The lengths must add up to no more than T, and none may exceed `longest`. Both are checked where
+        the lengths are on the CPU.
         """
         rows = _packed_rows(lengths, longest)
         return cls(rows, rows)
@@ -108,7 +136,7 @@ def _listed(member: Tensor, longest: int) -> Rows:
     count = member.sum(1, dtype=torch.int32)
     # A stable sort puts members first and keeps their order, at a size the host knows.
     index = (~member).to(torch.uint8).argsort(dim=1, stable=True).to(torch.int32)
-    return Rows(longest, torch.stack([torch.zeros_like(count), count], 1), index)
+    return Rows(longest, torch.stack([torch.zeros_like(count), count], 1), index, member.shape[1])
 
 
 def _packed_rows(lengths: Tensor, longest: int | None) -> Rows:

@@ -35,7 +35,10 @@ def check_backend(name: str) -> str:
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Force one back-end for every operation in the block; where it cannot serve it raises its reason."""
+    """Force one back-end for every operation in the block; where it cannot serve it raises its reason.
+
+    For the whole process, not for one thread: a plain variable is what torch.compile can trace.
+    """
     global _forced
     before, _forced = _forced, check_backend(name)
     try:

@@ -102,11 +102,13 @@ def masked_pixel_mse(
     Returns:
         A scalar in float32; 0 where no patch is hidden.
     """
-    _check_pixel_mse(prediction, image, hidden)
+    _check_pixel_mse(prediction, image, hidden, normalise)
     listed = hidden is not None and hidden.dtype != torch.bool
     which = (hidden, None) if listed else (None, hidden)  # patch numbers, or which rows count
 
     def refusal(name: str) -> str | None:
+        if name != "reference" and image.requires_grad and torch.is_grad_enabled():
+            return "it gives no gradient to the image"
         if name == "triton":
             from imagen_fast.kernels import masked_pixel_mse as kernel
 
@@ -128,7 +130,7 @@ def masked_pixel_mse(
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in the type that autocast asks for, as a matrix product would take them."""
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if device == "meta" or not torch.is_autocast_enabled(device):
         return tensors
     wanted = torch.get_autocast_dtype(device)
     return tuple(x.to(wanted) if x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors)
@@ -156,23 +158,22 @@ def _check_attention(q: Tensor, k: Tensor, v: Tensor, context: Visible | None) -
         if q.dim() == 3 or k.dim() == 3:
             raise InvalidInput("packed tensors [T, H, D] need a context that says where each image begins")
         context = Visible(Rows(q.shape[1]), Rows(k.shape[1]))
+    elif context.queries.spans is None and (q.dim() == 3 or context.queries.longest != q.shape[1]):
+        # Every row is asked for, in place.
+        raise InvalidInput(
+            f"the context is for {context.queries.longest} tokens an image, q is {tuple(q.shape)}"
+        )
     images = {len(x) for x in (q, k) if x.dim() == 4}
     images |= {len(rows.spans) for rows in (context.queries, context.keys) if rows.spans is not None}
     if len(images) != 1:
         raise InvalidInput(f"q, k, v and the context must be of as many images, not {sorted(images)}")
     for name, x, rows in (("q", q, context.queries), ("k", k, context.keys)):
-        if x.dim() == 4 and rows.longest > x.shape[1]:
-            raise InvalidInput(
-                f"the context lists up to {rows.longest} tokens an image, {name} has {x.shape[1]}"
-            )
-        if x.dim() == 3 and rows.spans is None:
-            raise InvalidInput(f"{name} is packed, but the context does not say where each image begins")
-        if rows.spans is not None and rows.spans.device != x.device:
-            raise InvalidInput(f"the context is on {rows.spans.device}, {name} on {x.device}")
+        if (problem := rows.problem(x)) is not None:
+            raise InvalidInput(f"the context does not fit {name}, {tuple(x.shape)} on {x.device}: {problem}")
     return context
 
 
-def _check_pixel_mse(prediction: Tensor, image: Tensor, hidden: Tensor | None) -> None:
+def _check_pixel_mse(prediction: Tensor, image: Tensor, hidden: Tensor | None, normalise: bool) -> None:
     if prediction.dim() != 3 or image.dim() != 4 or len(prediction) != len(image):
         raise InvalidInput(
             "prediction must be [B, M, P*P*C] and image [B, C, H, W] of as many images, not "
@@ -191,6 +192,8 @@ def _check_pixel_mse(prediction: Tensor, image: Tensor, hidden: Tensor | None) -
         )
     if height % patch or width % patch:
         raise InvalidInput(f"a patch of {patch} pixels does not divide an image of {height}x{width}")
+    if normalise and prediction.shape[-1] == 1:
+        raise InvalidInput("a patch of one value has no variance to be normalised by; give normalise=False")
     patches = (height // patch) * (width // patch)
     if hidden is not None and hidden.shape != prediction.shape[:2]:
         raise InvalidInput(

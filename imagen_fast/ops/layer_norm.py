@@ -13,7 +13,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
     PyTorch's own, except for half types on the CPU: there it adds the gradients of weight and bias in
     half precision over all rows of the batch, which loses most of them, so these go to our kernel, or
-    through float32.
+    through float32. It is a detail of our layers, not one of the operations: `use_backend` does not reach it.
 
     Args:
         x: [..., E]; weight, bias: [E].

@@ -9,7 +9,8 @@ def patchify(image: Tensor, patch: int) -> Tensor:
     """[B, C, H, W] -> [B, N, P*P*C]: patches in raster order, the pixels of each by row, column, channel."""
     batch, channels, height, width = image.shape
     grid = image.reshape(batch, channels, height // patch, patch, width // patch, patch)
-    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels)
+    count = (height // patch) * (width // patch)
+    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, count, patch * patch * channels)
 
 
 def unpatchify(patches: Tensor, patch: int, height: int, width: int) -> Tensor:

@@ -30,6 +30,8 @@ def take(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
     Rows that do not exist are zero, whatever `x` holds there.
     """
     row, exists = positions(rows, x.device)
+    if rows.spans is None:
+        return x[:, : rows.longest], exists
     if x.dim() == 3:
         # A packed tensor can be empty: a row of zeros keeps position 0 valid.
         taken = torch.cat([x, x.new_zeros(1, *x.shape[1:])])[row]
@@ -42,6 +44,8 @@ def take(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
 
 def put(values: Tensor, rows: Rows, like: Tensor) -> Tensor:
     """The opposite of `take`: `values` [B, L, H, D] at their rows of a tensor of zeros shaped like `like`."""
+    if rows.spans is None and values.shape == like.shape:
+        return values
     row, exists = positions(rows, values.device)
     batch = values.shape[0]
     row, exists = row.expand(batch, -1), exists.expand(batch, -1)

@@ -242,5 +242,45 @@ def test_bad_types_and_contexts_are_one_sentence():
         Visible.in_place(torch.zeros(2, 3, dtype=torch.bool), "some")  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="lengths must be integers"):
         Visible.packed(torch.zeros(3))
-    with pytest.raises(InvalidInput, match="lists up to 9 tokens"):
-        ops.masked_patch_attention(q, q, q, Visible.in_place(torch.zeros(1, 9, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "context", "message"),
+    [
+        ((1, 4, 1, 32), lambda: Visible.in_place(torch.zeros(1, 9, dtype=torch.bool)), "for 9 tokens"),
+        (
+            (1, 9, 1, 32),
+            lambda: Visible.in_place(torch.zeros(1, 4, dtype=torch.bool), "visible"),
+            "grid of 4",
+        ),
+        ((9, 1, 32), lambda: Visible.in_place(torch.zeros(1, 9, dtype=torch.bool), "visible"), "for tensors"),
+        ((2, 4, 1, 32), lambda: Visible.packed(torch.tensor([4, 4])), "for packed tensors"),
+        ((15, 1, 32), lambda: Visible.packed(torch.tensor([10, 10])), "rows up to 20"),
+        ((15, 1, 32), lambda: Visible.packed(torch.tensor([10, -3]), 10), "least start or count of -3"),
+        ((15, 1, 32), lambda: Visible.packed(torch.tensor([8, 7]), 7), "lists 8 rows .* at most 7"),
+        (
+            (1, 9, 1, 32),
+            lambda: Visible.in_place(torch.zeros(1, 9, dtype=torch.bool), "all", most_visible=3),
+            "lists 9 rows .* at most 3",
+        ),
+    ],
+)
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_context_that_does_not_fit_is_one_sentence_and_touches_no_memory(shape, context, message, backend):
+    q = torch.randn(shape)
+    with pytest.raises(InvalidInput, match=message) as caught:
+        ops.masked_patch_attention(q, q, q, context(), backend=backend)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("scale", [-5.0, -0.2, 0.0, 7.0])
+def test_any_scale(dtype, scale, way, error_bound):
+    q, k, v = (
+        (3 * torch.randn(2, 11, 3, 2, 32, generator=torch.Generator().manual_seed(0))).to(dtype).unbind(2)
+    )
+
+    def run(backend, to):
+        return ops.masked_patch_attention(q.to(to), k.to(to), v.to(to), scale=scale, backend=backend)
+
+    error_bound(run("cpu", dtype), run("reference", torch.float64), run("reference", dtype))

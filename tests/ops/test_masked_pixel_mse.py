@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from imagen_fast import ops
-from imagen_fast.errors import InvalidInput
+from imagen_fast.errors import BackendUnavailable, InvalidInput
 from imagen_fast.ops.patches import chosen_patches, patchify, unpatchify
 
 # (images, channels, height, width, patch): odd, one patch, one channel, oblong, the usual.
@@ -22,7 +22,7 @@ def make_case(size, hidden, dtype, seed=0):
     chosen, rows = None, patches
     if hidden == "bool":
         chosen = torch.rand(images, patches, generator=draw) < 0.7
-        chosen[0] = False
+        chosen[0], chosen[-1, 0] = False, True  # an image with nothing hidden, where there are two
     elif hidden == "listed":
         rows = max(1, patches // 2)
         chosen = torch.rand(images, patches, generator=draw).argsort(1)[:, :rows]
@@ -86,6 +86,20 @@ def test_listed_equals_bool():
     )
 
 
+def test_the_image_gets_its_gradient():
+    prediction, image, hidden = make_case(SIZES[4], "listed", torch.float32)
+    image.requires_grad_()
+    ops.masked_pixel_mse(prediction, image, hidden).backward()
+    assert image.grad.abs().sum() > 0
+    with pytest.raises(BackendUnavailable, match="no gradient to the image"):
+        ops.masked_pixel_mse(prediction, image, hidden, backend="cpu")
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_no_images_is_zero(backend):
+    assert ops.masked_pixel_mse(torch.zeros(0, 4, 12), torch.zeros(0, 3, 4, 4), backend=backend).item() == 0.0
+
+
 def test_gradcheck():
     prediction, image, hidden = make_case(SIZES[0], "bool", torch.float64)
     prediction.requires_grad_()
@@ -142,6 +156,7 @@ def test_patchify_is_the_order_of_mae_and_undone_by_unpatchify():
     [
         ((1, 4, 12), (1, 3, 4), None, "must be"),
         ((1, 4, 13), (1, 3, 4, 4), None, "whole patch side"),
+        ((1, 16, 1), (1, 1, 4, 4), None, "no variance"),
         ((1, 4, 12), (1, 3, 5, 4), None, "does not divide an image of 5x4"),
         ((1, 3, 12), (1, 3, 4, 4), None, "a row for each of the 4 patches"),
         ((1, 2, 12), (1, 3, 4, 4), torch.tensor([[0, 4]]), "patches 0 to 3, not 4"),
