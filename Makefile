@@ -34,7 +34,8 @@ $(INSTALLED): pyproject.toml $(NATIVE) | $(BIN)/python
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		> $(VENV)/build-requirements.txt
 	$(BIN)/python -m pip install --quiet -r $(VENV)/build-requirements.txt
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[dev]'
+	@# The warnings are about what an editable install is; ours are printed below.
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-build-isolation -e '.[dev]'
 	@$(BIN)/python -c 'from imagen_fast import native; left = native.build_info()["left_out"]; left and print("built without", left)'
 	@touch $@
 
