@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from imagen_fast.models.config import DecoderConfig, ViTConfig
-from imagen_fast.models.layers import Block, CrossBlock, LayerNorm, initialise
+from imagen_fast.models.layers import Block, CrossBlock, LayerNorm, Linear, initialise
 from imagen_fast.models.positions import sincos_positions
 from imagen_fast.models.vit import VisionTransformer
 
@@ -22,7 +22,7 @@ class MaskedDecoder(nn.Module):
         super().__init__()
         self.config = config
         dim, eps = config.embed_dim, encoder.norm_eps
-        self.embed = nn.Linear(encoder.embed_dim, dim)
+        self.embed = Linear(encoder.embed_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim).normal_(std=0.02))
         self.pos_embed = nn.Parameter(sincos_positions(dim, encoder.grid), requires_grad=False)
         kind = Block if config.kind == "full" else CrossBlock
@@ -30,7 +30,7 @@ class MaskedDecoder(nn.Module):
             kind(dim, config.heads, config.mlp_ratio, eps) for _ in range(config.depth)
         )
         self.norm = LayerNorm(dim, eps=eps)
-        self.pred = nn.Linear(dim, outputs)
+        self.pred = Linear(dim, outputs)
         self.apply(initialise)
 
     def features(self, tokens: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
