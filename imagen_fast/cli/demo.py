@@ -24,7 +24,8 @@ def show(result: DemoResult) -> None:
     console = get_console()
     console.print(table)
     console.print(
-        f"pretraining took {result.pretrain_seconds:.1f} s; {len(result.seeds)} seeds each, last weights, on "
-        f"the fifth of the digits that neither training saw\npictures and demo.json are in {result.folder}",
+        f"one pretraining, {result.pretrain_seconds:.1f} s; then {len(result.seeds)} seeds of each training, "
+        f"accuracy of the last weights on the fifth of the digits that no training saw\n"
+        f"pictures and demo.json are in {result.folder}",
         highlight=False,
     )

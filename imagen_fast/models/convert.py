@@ -164,7 +164,10 @@ def save_vitmae(model: MaskedAutoencoder, folder: str | Path, mask_ratio: float 
     """
     encoder, decoder = model.encoder.config, model.decoder.config
     height, width = encoder.image_size
-    if decoder.kind != "full" or model.decoder.pred.out_features != encoder.patch_values or height != width:
+    pixels = (
+        isinstance(model.decoder.pred, nn.Linear) and model.decoder.pred.out_features == encoder.patch_values
+    )
+    if decoder.kind != "full" or not pixels or height != width:
         raise InvalidInput(
             "ViTMAE has only the full decoder, predicts the pixels of a patch, and takes square images"
         )
@@ -177,12 +180,12 @@ def save_vitmae(model: MaskedAutoencoder, folder: str | Path, mask_ratio: float 
         "hidden_size": encoder.embed_dim,
         "num_hidden_layers": encoder.depth,
         "num_attention_heads": encoder.heads,
-        "intermediate_size": int(encoder.embed_dim * encoder.mlp_ratio),
+        "intermediate_size": round(encoder.embed_dim * encoder.mlp_ratio),
         "layer_norm_eps": encoder.norm_eps,
         "decoder_hidden_size": decoder.embed_dim,
         "decoder_num_hidden_layers": decoder.depth,
         "decoder_num_attention_heads": decoder.heads,
-        "decoder_intermediate_size": int(decoder.embed_dim * decoder.mlp_ratio),
+        "decoder_intermediate_size": round(decoder.embed_dim * decoder.mlp_ratio),
         "mask_ratio": mask_ratio,
         "norm_pix_loss": True,
         "qkv_bias": True,
@@ -218,6 +221,9 @@ def load_timm(source: nn.Module) -> VisionTransformer:
     )
     if config.pool not in ("token", "avg"):
         raise InvalidInput(f"only models that pool by 'token' or 'avg' can be converted, not {config.pool!r}")
+    sample = torch.linspace(-3, 3, 7)
+    if not torch.allclose(block.mlp.act(sample), torch.nn.functional.gelu(sample), atol=1e-6):
+        raise InvalidInput(f"only models with the exact GELU can be converted, not {block.mlp.act}")
     model = VisionTransformer(config, num_classes=source.num_classes)  # type: ignore[arg-type]
     ours, theirs = set(model.state_dict()), set(state)
     if ours != theirs:

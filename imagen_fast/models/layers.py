@@ -29,17 +29,10 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
 
-    def forward(self, x: Tensor, context: Visible | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Visible | None = None, first: int = 0) -> Tensor:
+        """[B, N, E] -> [B, N - first, E]: the outputs of tokens `first` and later, which attend to all."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [B, N, H, D] each
-        return self.proj(masked_patch_attention(q, k, v, context).flatten(-2))
-
-    def forward_tail(self, x: Tensor, first: int) -> Tensor:
-        """Outputs of tokens `first` and later, which attend to all. [B, N, E] -> [B, N - first, E]"""
-        dim = x.shape[-1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        q = nn.functional.linear(x[:, first:], weight[:dim], bias[:dim]).unflatten(-1, (self.heads, -1))
-        k, v = nn.functional.linear(x, weight[dim:], bias[dim:]).unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        return self.proj(masked_patch_attention(q, k, v).flatten(-2))
+        return self.proj(masked_patch_attention(q[:, first:], k, v, context).flatten(-2))
 
 
 class CrossAttention(nn.Module):
@@ -91,17 +84,13 @@ class Block(nn.Module):
         self.norm1 = LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, heads)
         self.norm2 = LayerNorm(dim, eps=eps)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = Mlp(dim, round(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, context: Visible | None = None) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), context))
+    def forward(self, x: Tensor, context: Visible | None = None, first: int = 0) -> Tensor:
+        """[B, N, E] -> [B, N - first, E]: of a last block of which no more is read, the exact outputs."""
+        x = x[:, first:] + self.drop_path(self.attn(self.norm1(x), context, first))
         return x + self.drop_path(self.mlp(self.norm2(x)))
-
-    def forward_tail(self, x: Tensor, first: int) -> Tensor:
-        """The block's exact outputs for tokens `first` and later: a last block of which no more is read."""
-        x = x[:, first:] + self.attn.forward_tail(self.norm1(x), first)
-        return x + self.mlp(self.norm2(x))
 
 
 class CrossBlock(nn.Module):
@@ -112,7 +101,7 @@ class CrossBlock(nn.Module):
         self.norm1 = LayerNorm(dim, eps=eps)
         self.attn = CrossAttention(dim, heads)
         self.norm2 = LayerNorm(dim, eps=eps)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = Mlp(dim, round(dim * mlp_ratio))
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x), source)

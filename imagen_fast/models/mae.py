@@ -48,8 +48,7 @@ class MaskedDecoder(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x)
         # Of the last block only the hidden tokens are ever read.
-        last: Block = self.blocks[-1]  # type: ignore[assignment]
-        return self.norm(last.forward_tail(x, seen.shape[1]))
+        return self.norm(self.blocks[-1](x, first=seen.shape[1]))
 
     def forward(self, tokens: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """Predictions [B, m, outputs].

@@ -51,6 +51,8 @@ class MaskedConfig:
             raise InvalidInput(f"mask must be 'random' or 'blockwise', not {self.mask!r}")
         if self.loss not in ("mse", "categorical"):
             raise InvalidInput(f"loss must be 'mse' or 'categorical', not {self.loss!r}")
+        if not 2 <= self.levels <= 256:
+            raise InvalidInput(f"levels must be 2 to 256, what a byte can hold, not {self.levels}")
         if not 0.0 < self.predict <= 1.0:
             raise InvalidInput(f"the predicted share must lie above 0 and at most at 1, not {self.predict}")
 
@@ -80,16 +82,17 @@ class MaskedObjective(nn.Module):
             raise InvalidInput(
                 "only the cross decoder can predict a share of the hidden patches; the full one needs all"
             )
+        if config.loss == "mse" and encoder.patch_values < 2:
+            raise InvalidInput(
+                "a patch of one value has no variance to be normalised by; take larger patches, "
+                "or loss 'categorical'"
+            )
         self.config, self.seed = config, seed
         self.normalize = PixelNormalizer(mean, std)
         self.model = MaskedAutoencoder(encoder, decoder)
         if config.loss == "categorical":
             head = PixelHead(decoder.embed_dim, encoder.patch_values, config.levels)
             self.model.decoder.pred = head  # type: ignore[assignment]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.encoder.patch_embed.proj.weight.dtype
 
     # Seeds are mixed by NumPy on the host, which torch.compile cannot trace.
     @torch.compiler.disable

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class PixelNormalizer(nn.Module):
-    """uint8 [B, C, H, W] to (x / 255 - mean) / std in a floating type, on the device, and back.
+    """uint8 [B, C, H, W] to (x / 255 - mean) / std in float32, on the device, and back.
 
     mean, std: per channel, on the scale 0..1.
     """
@@ -22,12 +22,13 @@ class PixelNormalizer(nn.Module):
 
     def _apply(self, fn, recurse=True):
         # A cast to bf16 must not round the statistics: only the device follows the model.
+        mean, std = self.mean, self.std
         moved = super()._apply(fn, recurse)
-        self.mean, self.std = self.mean.float(), self.std.float()
+        self.mean, self.std = mean.to(self.mean.device), std.to(self.std.device)
         return moved
 
-    def forward(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        return ((images.float() / 255 - self.mean) / self.std).to(dtype)
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.float() / 255 - self.mean) / self.std
 
     def undo(self, x: Tensor) -> Tensor:
         """Normalised pixels back to the scale 0..1, clipped."""

@@ -110,6 +110,7 @@ def _leave(result: DemoResult) -> None:
     draw_comparison(result.folder / "comparison.png", result.accuracies, LABELS_PER_CLASS)
     figures = {
         "labels_per_class": LABELS_PER_CLASS,
+        "pretrainings": 1,
         "seeds": list(SEEDS),
         "pretrain_seconds": result.pretrain_seconds,
         "accuracies": result.accuracies,

@@ -123,7 +123,9 @@ class PretrainSettings(RunSettings):
     predict: float | None = option(
         None, "Share of the hidden patches that are predicted.  [default: 1 for full, 1/3 for cross]"
     )
-    levels: int | None = option(None, "Levels of a pixel, for the categorical loss.  [default: the data's]")
+    levels: int | None = option(
+        None, "Levels of a pixel, for the categorical loss.  [default: the data's]", least=2, below=257
+    )
     lr: float | None = option(None, "Peak learning rate.  [default: 1.5e-4 x batch / 256]", above=0)
     holdout: float = option(
         0.0, "Share of each class that pretraining never sees, kept for the accuracies.", least=0, below=1

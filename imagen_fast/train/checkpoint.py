@@ -44,20 +44,21 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     """Write a checkpoint atomically, then delete all but the newest `keep`."""
     final = run / "checkpoints" / f"step-{checkpoint.step:08d}"
     partial = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in final.parent.glob(".step-*"):  # what a run that was killed left half written
+        shutil.rmtree(left, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({k: v.contiguous() for k, v in checkpoint.weights.items()}, partial / "weights.safetensors")
     save_file({k: v.contiguous() for k, v in checkpoint.optimizer.items()}, partial / "optimizer.safetensors")
     (partial / "state.json").write_text(
         json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=2) + "\n"
     )
-    for file in partial.iterdir():
+    for file in (*partial.iterdir(), partial):
         _sync(file)
-    if final.exists():
-        shutil.rmtree(final)
+    if final.exists():  # set aside, not deleted: at every moment one of the two is whole
+        final.rename(final.with_name(f".{final.name}.old"))
     partial.rename(final)
     _sync(final.parent)
-    for old in checkpoint_folders(run)[:-keep]:
+    for old in (*checkpoint_folders(run)[:-keep], *final.parent.glob(".step-*.old")):
         shutil.rmtree(old)
     return final
 
@@ -73,9 +74,9 @@ def load_checkpoint(run: Path) -> Checkpoint:
         raise CheckpointError(f"{run} holds no checkpoint")
     folder = folders[-1]
     try:
-        state = json.loads((folder / "state.json").read_text())
-        step = state.pop("step")
-    except (OSError, ValueError, KeyError) as error:
+        state = dict(json.loads((folder / "state.json").read_text()))
+        step = int(state.pop("step"))
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"the checkpoint {folder} is damaged: {error}") from error
     weights = load_weights(folder / "weights.safetensors")
     return Checkpoint(step, weights, load_weights(folder / "optimizer.safetensors"), state)

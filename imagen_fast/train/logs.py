@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from imagen_fast.errors import MissingPackage
+from imagen_fast.train.checkpoint import write_atomically
 from imagen_fast.train.run import Run
 
 
@@ -22,7 +23,7 @@ class JsonLog:
 
     def __init__(self, path: Path, start: int = 0) -> None:
         kept = [line for line in read_log(path) if line["step"] <= start]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a", buffering=1)
 
     def write(self, step: int, values: dict[str, float]) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from imagen_fast.data import Loader
 from imagen_fast.errors import ImagenFastError, InvalidInput
+from imagen_fast.objectives import Output
 from imagen_fast.train.checkpoint import Checkpoint, save_checkpoint
 from imagen_fast.train.logs import Log, progress_bar
 from imagen_fast.train.optimizer import MasterAdamW
@@ -21,7 +22,7 @@ from imagen_fast.train.schedule import cosine_with_warmup
 
 
 class Diverged(ImagenFastError, ArithmeticError):
-    """The loss is no number any more."""
+    """The loss or its gradient is no number any more."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def fit(
         after_step: called with the number of steps done and the optimiser, whose `weights()` are float32.
 
     Raises:
-        Diverged: the loss is not finite; the last checkpoint is kept.
+        Diverged: the loss or its gradient is not finite; the last checkpoint is from before.
     """
     objective.to(device)
     objective.train()
@@ -114,6 +115,16 @@ def fit(
             state["rng_cuda"] = torch.cuda.get_rng_state(device)
         save_checkpoint(run.folder, Checkpoint(step, optimizer.weights(), state, {}))
 
+    def check(output: Output, norm: torch.Tensor | None, step: int) -> float:
+        """The loss as a number; waits for the device. A gradient that is none spoils the weights, too."""
+        loss = float(output.loss.detach())
+        for name, value in (("loss", loss), ("gradient's norm", 0.0 if norm is None else float(norm))):
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"the {name} became {value} at step {step}; try a lower learning rate than {config.lr}"
+                )
+        return loss
+
     batches = loader.batches(start)
     began = logged = time.perf_counter()
     waited = loader.waited
@@ -131,11 +142,7 @@ def fit(
             images += len(batch.images)
             images_since += len(batch.images)
             if done % config.log_every == 0 or done == config.steps:
-                last = float(output.loss.detach())  # the only wait for the device
-                if not math.isfinite(last):
-                    raise Diverged(
-                        f"the loss became {last} at step {done}; try a lower learning rate than {config.lr}"
-                    )
+                last = check(output, norm, done)
                 now = time.perf_counter()
                 values = {"loss": last, "lr": lr, "images_per_second": images_since / (now - logged)}
                 values["data_wait"] = (loader.waited - waited) / (now - logged)
@@ -154,6 +161,7 @@ def fit(
             if after_step is not None:
                 after_step(done, optimizer)
             if done % config.checkpoint_every == 0 or done == config.steps:
+                check(output, norm, done)  # so that the newest checkpoint is always a good one
                 checkpoint(done)
     seconds = time.perf_counter() - began
     return FitResult(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from imagen_fast import native
+from imagen_fast.errors import CheckpointError
 from imagen_fast.train.checkpoint import load_into
 
 
@@ -46,6 +47,8 @@ class MasterAdamW:
         self.trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.first = {name: torch.zeros_like(self.master[name]) for name in self.trained}
         self.second = {name: torch.zeros_like(self.master[name]) for name in self.trained}
+        # PyTorch's fused kernel counts for each parameter, on its device; one copy a step would wait for it.
+        self.counted = {name: torch.zeros((), device=p.device) for name, p in self.trained.items()}
         groups: dict[tuple[float, float], list[str]] = {}
         for name, p in self.trained.items():
             scale = 1.0 if lr_scale is None else lr_scale(name)
@@ -118,8 +121,7 @@ class MasterAdamW:
                 [self.first[n] for n in with_gradient],
                 [self.second[n] for n in with_gradient],
                 [],
-                # The function counts the step itself, before it corrects the moments.
-                [torch.tensor(self.steps - 1.0, device=m.device) for m in masters],
+                [self.counted[n] for n in with_gradient],
                 fused=True,
                 amsgrad=False,
                 beta1=self.betas[0],
@@ -150,10 +152,17 @@ class MasterAdamW:
         load_into(self.module, dict(weights), origin)
         for name, master in self.master.items():
             master.copy_(weights[name])
-        for name in self.trained:
-            self.first[name].copy_(state[f"first.{name}"])
-            self.second[name].copy_(state[f"second.{name}"])
-        self.steps = int(state["steps"])
+        try:
+            for name in self.trained:
+                self.first[name].copy_(state[f"first.{name}"])
+                self.second[name].copy_(state[f"second.{name}"])
+            self.steps = int(state["steps"])
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the optimiser's state of {origin} is of another architecture: {error}"
+            ) from error
+        for count in self.counted.values():
+            count.fill_(self.steps)
 
 
 def _decays(name: str, parameter: Tensor) -> bool:

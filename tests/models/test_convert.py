@@ -139,6 +139,8 @@ def test_timm_loads_what_is_saved(tmp_path):
 def test_what_cannot_be_converted_is_one_sentence(vitmae, tmp_path):
     with pytest.raises(InvalidInput, match="only plain vision transformers"):
         load_timm(timm.create_model("deit3_small_patch16_224", depth=1))  # it scales its layers
+    with pytest.raises(InvalidInput, match="exact GELU"):
+        load_timm(timm.create_model("vit_tiny_patch16_224", depth=1, act_layer="relu"))
     with pytest.raises(CheckpointError, match="no ViTMAE checkpoint"):
         vitmae_to_ours({"blocks.0.attn.qkv.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="no folder of a saved ViTMAE"):
@@ -147,4 +149,16 @@ def test_what_cannot_be_converted_is_one_sentence(vitmae, tmp_path):
     cross = MaskedAutoencoder(small, DecoderConfig("cross", 16, 1, 2))
     with pytest.raises(InvalidInput, match="only the full decoder"):
         save_vitmae(cross, tmp_path)
+    full = MaskedAutoencoder(small, DecoderConfig("full", 16, 1, 2))
+    full.decoder.pred = torch.nn.Identity()  # as the categorical head: no linear layer
+    with pytest.raises(InvalidInput, match="predicts the pixels"):
+        save_vitmae(full, tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("dim", "hidden"), [(784, 4096), (752, 3072), (112, 488)])
+def test_any_hidden_width_survives_the_ratio(dim, hidden):
+    config = ViTConfig(
+        image_size=(8, 8), patch_size=8, embed_dim=dim, depth=1, heads=2, mlp_ratio=hidden / dim
+    )
+    assert VisionTransformer(config).blocks[0].mlp.fc1.out_features == hidden

@@ -47,7 +47,20 @@ def test_the_decoder_tail_is_the_whole_block():
     decoder = MaskedAutoencoder(SMALL, DecoderConfig("full", 32, 2, 2)).decoder
     x = torch.randn(2, 9, 32)
     block = decoder.blocks[1]
-    torch.testing.assert_close(block.forward_tail(x, 4), block(x)[:, 4:])
+    torch.testing.assert_close(block(x, first=4), block(x)[:, 4:])
+
+
+def test_every_block_is_called_through_its_hooks():
+    """FSDP, adapters and profilers hang on them."""
+    model = MaskedAutoencoder(SMALL, DecoderConfig("full", 32, 2, 2))
+    called = set()
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.add(name))
+    masks = masks_from_noise(torch.rand(2, SMALL.patches), 0.75)
+    model(torch.randn(2, 1, 16, 24), *masks)
+    for part in ("", ".attn", ".attn.qkv", ".attn.proj", ".mlp.fc1", ".mlp.fc2", ".norm1"):
+        assert {f"decoder.blocks.{i}{part}" for i in (0, 1)} <= called
+        assert {f"encoder.blocks.{i}{part}" for i in (0, 1, 2)} <= called
 
 
 def test_cross_predictions_do_not_depend_on_each_other():
@@ -117,6 +130,10 @@ def test_every_named_model_exists():
         (lambda: vit_config("tiny", patch_size=15), "15 pixels does not divide an image of 224x224"),
         (lambda: ViTConfig(embed_dim=100, heads=3), "3 heads do not divide a width of 100"),
         (lambda: DecoderConfig("half"), "must be 'full' or 'cross'"),
+        (lambda: DecoderConfig(embed_dim=66, heads=3), "a width that 4 divides, not 66"),
+        (lambda: DecoderConfig(depth=0), "decoder depth must be at least 1, not 0"),
+        (lambda: vit_config("tiny", heads=0), "heads must be at least 1, not 0"),
+        (lambda: vit_config("tiny", embed_dim=0), "embed dim must be at least 1, not 0"),
         (lambda: VisionTransformer(SMALL)(torch.randn(1, 1, 8, 8)), "images of 16x24 pixels, not 8x8"),
     ],
 )
