@@ -32,11 +32,11 @@ class Spoiled(nn.Module):
 @pytest.mark.parametrize(("log_every", "checkpoint_every"), [(20, 12), (1, 5), (7, 4)])
 def test_the_newest_checkpoint_is_never_a_spoiled_one(tmp_path, log_every, checkpoint_every):
     run = Run.create(tmp_path / "run", {"kind": "test"})
+    config = FitConfig(steps=40, lr=1e-3, log_every=log_every, checkpoint_every=checkpoint_every)
     with (
         Loader(digits(), 4, 8, threads=1) as loader,
         pytest.raises(Diverged, match="try a lower learning rate"),
     ):
-        config = FitConfig(steps=40, lr=1e-3, log_every=log_every, checkpoint_every=checkpoint_every)
         fit(Spoiled(11), loader, config, device=CPU, run=run, quiet=True)
     if log_every == 1 or checkpoint_every < 12:
         assert load_checkpoint(run.folder).step < 12
