@@ -26,12 +26,12 @@ def build(encoder: ViTConfig, decoder: DecoderConfig, hidden_share: float) -> nn
             hidden_size=encoder.embed_dim,
             num_hidden_layers=encoder.depth,
             num_attention_heads=encoder.heads,
-            intermediate_size=int(encoder.embed_dim * encoder.mlp_ratio),
+            intermediate_size=round(encoder.embed_dim * encoder.mlp_ratio),
             layer_norm_eps=encoder.norm_eps,
             decoder_hidden_size=decoder.embed_dim,
             decoder_num_hidden_layers=decoder.depth,
             decoder_num_attention_heads=decoder.heads,
-            decoder_intermediate_size=int(decoder.embed_dim * decoder.mlp_ratio),
+            decoder_intermediate_size=round(decoder.embed_dim * decoder.mlp_ratio),
             mask_ratio=hidden_share,
             norm_pix_loss=True,
         )
@@ -39,17 +39,22 @@ def build(encoder: ViTConfig, decoder: DecoderConfig, hidden_share: float) -> nn
 
 
 def training_step(
-    model: nn.Module, batch: tuple[Tensor, Tensor], dtype: torch.dtype, compiled: bool = False
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    dtype: torch.dtype,
+    compiled: bool = False,
+    fused: bool = True,
 ) -> TrainingStep:
     """A step of a copy of `model`: float32 weights, and bf16 by autocast where `dtype` asks for it.
 
-    The optimiser is what its Trainer takes by default since PyTorch 2.8 ("adamw_torch_fused").
+    The fused optimiser is what its Trainer takes since PyTorch 2.8 ("adamw_torch_fused"); not fused
+    is what `torch.optim.AdamW(parameters)` makes in a loop of one's own.
     """
     device = batch[0].device
     model = copy.deepcopy(model).to(device).train()
     network = torch.compile(model) if compiled else model
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, LEARNING_RATE, BETAS, weight_decay=DECAY, fused=True)
+    optimizer = torch.optim.AdamW(trained, LEARNING_RATE, BETAS, weight_decay=DECAY, fused=fused or None)
 
     def forward(images: Tensor, noise: Tensor) -> Tensor:
         with nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype):
