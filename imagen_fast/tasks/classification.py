@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -60,7 +61,8 @@ class FinetuneResult:
     Attributes:
         folder: of the run: `best.safetensors`, `classifier.json`, `report.txt`, pictures, logs, checkpoints.
         fitted: steps of this call, seconds, images/s, share of time that waited for data, last loss.
-        accuracy: of the best evaluation, 0..1. It was chosen on the images it is told of.
+        accuracy: of the best evaluation, 0..1. It was chosen on the images it is told of. Every evaluation is
+            of the float32 weights, as prediction and export take them, whatever the type of the training.
         best_step: when that was.
         last_accuracy: of the weights at the end.
         report: precision, recall and F1 of each class, as text.
@@ -199,7 +201,9 @@ def finetune(settings: FinetuneSettings) -> FinetuneResult:
             listing_failures(run, loader, held),
             open_logs(run, s, resume) as logs,
         ):
-            watch = _Evaluation(p, objective, loader, held, run, logs)
+            # A copy: a new model would draw random numbers.
+            wide = deepcopy(objective.model).to(p.device).eval()
+            watch = _Evaluation(p, wide, objective.normalize, loader, held, run, logs)
             fitted = fit(
                 objective,
                 loader,
@@ -239,10 +243,14 @@ def layer_scale(depth: int, decay: float) -> Callable[[str], float]:
 
 @dataclass
 class _Evaluation:
-    """What happens at the end of an epoch: evaluate, tell, log, and keep the weights if they are the best."""
+    """What happens at the end of an epoch: evaluate, tell, log, and keep the weights if they are the best.
+
+    Evaluated are the float32 weights, the very ones that are kept: in bf16 the working ones differ.
+    """
 
     plan: Plan
-    objective: ClassificationObjective
+    model: VisionTransformer  # takes the weights in turn
+    normalize: PixelNormalizer
     loader: Loader
     held: Loader
     run: Run
@@ -255,30 +263,29 @@ class _Evaluation:
         if step != s.steps and (rest or whole % s.eval_every):
             return
         epoch = step / self.loader.steps_per_epoch
+        weights = {
+            name.removeprefix("model."): value
+            for name, value in optimizer.weights().items()
+            if name.startswith("model.")
+        }
+        self.model.load_state_dict(weights)
         accuracy = self._accuracy()
         for log in self.logs:
             log.write(step, {"val_accuracy": accuracy, "epoch": epoch})
         best = accuracy > best_so_far(self.run.folder)[1]
         if best:
-            weights = {
-                name.removeprefix("model."): value
-                for name, value in optimizer.weights().items()
-                if name.startswith("model.")
-            }
             save_best(self.run.folder, weights, step, accuracy)
         say(s, f"epoch {epoch:.4g}: accuracy {accuracy:.1%}{' (best)' if best else ''}")
 
     @torch.no_grad()
     def _accuracy(self) -> float:
-        self.objective.eval()
         right = count = 0
         for batch in self.held.once():
             batch = batch.to(self.plan.device)
             assert batch.labels is not None
-            logits = self.objective.model(self.objective.normalize(batch.images))
+            logits = self.model(self.normalize(batch.images))
             right += int((logits.argmax(1) == batch.labels).sum())
             count += len(batch.labels)
-        self.objective.train()
         return right / count
 
 

@@ -1,4 +1,7 @@
-"""Does pretraining pay? Handwritten digits, ten labels a class, with and without it, over several seeds."""
+"""Does pretraining pay? Handwritten digits, ten labels a class, with and without it.
+
+One pretraining serves all seeds, which draw the labels, the new weights and the order of the batches.
+"""
 
 from __future__ import annotations
 

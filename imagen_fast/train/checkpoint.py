@@ -44,7 +44,9 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     """Write a checkpoint atomically, then delete all but the newest `keep`."""
     final = run / "checkpoints" / f"step-{checkpoint.step:08d}"
     partial = final.with_name(f".{final.name}.partial")
-    for left in final.parent.glob(".step-*"):  # what a run that was killed left half written
+    aside = final.with_name(f".{final.name}.old")
+    # What a run that was killed left half written.
+    for left in (*final.parent.glob(".step-*.partial"), aside):
         shutil.rmtree(left, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({k: v.contiguous() for k, v in checkpoint.weights.items()}, partial / "weights.safetensors")
@@ -54,9 +56,14 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     )
     for file in (*partial.iterdir(), partial):
         _sync(file)
-    if final.exists():  # set aside, not deleted: at every moment one of the two is whole
-        final.rename(final.with_name(f".{final.name}.old"))
-    partial.rename(final)
+    if final.exists():  # set aside, not deleted, so that it can come back
+        final.rename(aside)
+    try:
+        partial.rename(final)
+    except BaseException:
+        if aside.exists():
+            aside.rename(final)
+        raise
     _sync(final.parent)
     for old in (*checkpoint_folders(run)[:-keep], *final.parent.glob(".step-*.old")):
         shutil.rmtree(old)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from imagen_fast.data import Loader
-from imagen_fast.errors import ImagenFastError, InvalidInput
+from imagen_fast.errors import CheckpointError, ImagenFastError, InvalidInput
 from imagen_fast.objectives import Output
 from imagen_fast.train.checkpoint import Checkpoint, save_checkpoint
 from imagen_fast.train.logs import Log, progress_bar
@@ -93,7 +93,8 @@ def fit(
         after_step: called with the number of steps done and the optimiser, whose `weights()` are float32.
 
     Raises:
-        Diverged: the loss or its gradient is not finite; the last checkpoint is from before.
+        Diverged: the loss, its gradient or a weight is not finite; the last checkpoint is from before.
+        CheckpointError: `resume` is of another model, or lacks a part.
     """
     objective.to(device)
     objective.train()
@@ -102,9 +103,7 @@ def fit(
     if resume is not None:
         start = resume.step
         optimizer.load(resume.weights, resume.optimizer, "the checkpoint")
-        torch.set_rng_state(resume.optimizer["rng"])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(resume.optimizer["rng_cuda"], device)
+        _restore_random_state(resume, device)
     forward = torch.compile(objective) if config.compile else objective
 
     def checkpoint(step: int) -> None:
@@ -113,6 +112,11 @@ def fit(
         state = {**optimizer.state_dict(), "rng": torch.get_rng_state()}
         if device.type == "cuda":
             state["rng_cuda"] = torch.cuda.get_rng_state(device)
+        # Without clipping there is no norm that would have shown a spoiled gradient.
+        if not optimizer.finite():
+            raise Diverged(
+                f"a weight is no number at step {step}; try a lower learning rate than {config.lr}"
+            )
         save_checkpoint(run.folder, Checkpoint(step, optimizer.weights(), state, {}))
 
     def check(output: Output, norm: torch.Tensor | None, step: int) -> float:
@@ -171,3 +175,18 @@ def fit(
         loader.waited / max(seconds, 1e-9),
         last,
     )
+
+
+def _restore_random_state(checkpoint: Checkpoint, device: torch.device) -> None:
+    name = "rng"
+    try:
+        torch.set_rng_state(checkpoint.optimizer[name])
+        if device.type == "cuda":
+            name = "rng_cuda"
+            torch.cuda.set_rng_state(checkpoint.optimizer[name], device)
+    except KeyError:
+        raise CheckpointError(f"the optimiser's state of the checkpoint lacks {name!r}") from None
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"the random state {name!r} of the checkpoint cannot be taken: {error}"
+        ) from None

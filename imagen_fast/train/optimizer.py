@@ -131,6 +131,9 @@ class MasterAdamW:
                 eps=self.eps,
                 maximize=False,
             )
+            # A parameter without a gradient counts the step too, as the native kernel and a resumed run do.
+            if without := [self.counted[n] for n in names if n not in gradients]:
+                torch._foreach_add_(without, 1)
             if self.dtype != torch.float32:
                 torch._foreach_copy_([self.trained[n].detach() for n in with_gradient], masters)
         return norm
@@ -138,6 +141,10 @@ class MasterAdamW:
     def weights(self) -> dict[str, Tensor]:
         """The float32 state dict of the module."""
         return {name: self.master.get(name, value) for name, value in self.module.state_dict().items()}
+
+    def finite(self) -> bool:
+        """Whether every weight is a number; waits for the device."""
+        return bool(torch.stack([torch.isfinite(master).all() for master in self.master.values()]).all())
 
     def state_dict(self) -> dict[str, Tensor]:
         """The moments, by `first.NAME` and `second.NAME`, and the number of steps."""
@@ -150,17 +157,21 @@ class MasterAdamW:
     def load(self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -> None:
         """Continue from `weights()` and `state_dict()` of an equal model."""
         load_into(self.module, dict(weights), origin)
+        own = self.state_dict()
+        for name, value in own.items():
+            if name not in state:
+                raise CheckpointError(f"the optimiser's state of {origin} lacks {name!r}")
+            if state[name].shape != value.shape:
+                raise CheckpointError(
+                    f"the optimiser's state of {origin} is of another architecture: {name!r} is "
+                    f"{tuple(state[name].shape)} there, {tuple(value.shape)} here"
+                )
         for name, master in self.master.items():
             master.copy_(weights[name])
-        try:
-            for name in self.trained:
-                self.first[name].copy_(state[f"first.{name}"])
-                self.second[name].copy_(state[f"second.{name}"])
-            self.steps = int(state["steps"])
-        except (KeyError, RuntimeError) as error:
-            raise CheckpointError(
-                f"the optimiser's state of {origin} is of another architecture: {error}"
-            ) from error
+        for name in self.trained:
+            self.first[name].copy_(state[f"first.{name}"])
+            self.second[name].copy_(state[f"second.{name}"])
+        self.steps = int(state["steps"])
         for count in self.counted.values():
             count.fill_(self.steps)
 

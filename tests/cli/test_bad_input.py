@@ -57,6 +57,12 @@ def run(tmp_path_factory):
         (["--data", "digits", "--mask-ratio", 0], "mask ratio must lie strictly between 0 and 1, not 0.0"),
         (["--data", "digits", "--epochs", 3], "give epochs (3) or steps (1), not both"),
         (["--data", "digits", "--lr", -1], "lr must be above 0, not -1.0"),
+        (["--data", "digits", "--patch-size", 1], "loss 'categorical'"),
+        (["--data", "digits", "--loss", "categorical", "--levels", 1], "levels must be at least 2, not 1"),
+        (["--data", "digits", "--loss", "categorical", "--levels", 300], "levels must be"),
+        (["--data", "digits", "--decoder-dim", 66, "--decoder-heads", 3], "a width that 4 divides, not 66"),
+        (["--data", "digits", "--decoder-depth", 0], "decoder depth must be at least 1, not 0"),
+        (["--data", "digits", "--decoder-heads", 0], "decoder heads must be at least 1, not 0"),
     ],
 )
 def test_pretrain(refused, tmp_path, words, sentence):
@@ -127,6 +133,13 @@ def test_predict_and_export(refused, run, tmp_path):
     assert "format must be one of" in refused(
         "export", "--from", run, "--format", "onnx", "--out", tmp_path / "x"
     )
+
+
+def test_export_of_a_categorical_model(call, refused, tmp_path):
+    run, quiet = tmp_path / "run", ["--loss", "categorical", "--quiet"]
+    assert call("pretrain", "--data", "digits", "--out", run, *QUICK, *quiet).status == 0
+    told = refused("export", "--from", run, "--format", "vitmae", "--out", tmp_path / "x")
+    assert "categorical loss" in told
 
 
 def test_the_parser_keeps_its_own_errors(call):

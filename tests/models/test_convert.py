@@ -139,8 +139,9 @@ def test_timm_loads_what_is_saved(tmp_path):
 def test_what_cannot_be_converted_is_one_sentence(vitmae, tmp_path):
     with pytest.raises(InvalidInput, match="only plain vision transformers"):
         load_timm(timm.create_model("deit3_small_patch16_224", depth=1))  # it scales its layers
-    with pytest.raises(InvalidInput, match="exact GELU"):
-        load_timm(timm.create_model("vit_tiny_patch16_224", depth=1, act_layer="relu"))
+    for activation in ("relu", "gelu_tanh", "quick_gelu"):
+        with pytest.raises(InvalidInput, match="exact GELU"):
+            load_timm(timm.create_model("vit_tiny_patch16_224", depth=1, act_layer=activation))
     with pytest.raises(CheckpointError, match="no ViTMAE checkpoint"):
         vitmae_to_ours({"blocks.0.attn.qkv.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="no folder of a saved ViTMAE"):
@@ -162,3 +163,17 @@ def test_any_hidden_width_survives_the_ratio(dim, hidden):
         image_size=(8, 8), patch_size=8, embed_dim=dim, depth=1, heads=2, mlp_ratio=hidden / dim
     )
     assert VisionTransformer(config).blocks[0].mlp.fc1.out_features == hidden
+
+
+def test_any_hidden_width_survives_vitmae(tmp_path):
+    config = transformers.ViTMAEConfig(
+        hidden_size=112, num_hidden_layers=1, num_attention_heads=2, intermediate_size=488, image_size=8,
+        patch_size=4, decoder_hidden_size=112, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
+        decoder_intermediate_size=488,
+    )  # fmt: skip
+    ours = load_vitmae(transformers.ViTMAEForPreTraining(config))
+    assert ours.decoder.blocks[0].mlp.fc1.out_features == 488
+    save_vitmae(ours, tmp_path)
+    again = transformers.ViTMAEForPreTraining.from_pretrained(tmp_path)
+    assert again.config.intermediate_size == again.config.decoder_intermediate_size == 488
+    assert load_vitmae(tmp_path).encoder.blocks[0].mlp.fc1.out_features == 488

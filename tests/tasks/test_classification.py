@@ -14,6 +14,7 @@ from imagen_fast.data import NoLabels, digits, split
 from imagen_fast.errors import CheckpointError, InvalidInput
 from imagen_fast.tasks.backbone import load_backbone
 from imagen_fast.tasks.classification import finetune, layer_scale, plan
+from imagen_fast.tasks.classifier import Classifier, best_so_far
 from imagen_fast.tasks.prediction import predict
 from imagen_fast.tasks.probe import SPLIT_SEED
 from imagen_fast.tasks.session import settings_of_run
@@ -84,6 +85,23 @@ def test_from_scratch_with_few_labels(short, tmp_path):
     result = finetune(replace(settings, precision="bf16"))
     assert json.loads((result.folder / "evaluation.json").read_text())["train_images"] == 40
     assert len(accuracies(result.folder)) == 6
+
+
+def test_the_best_is_chosen_by_the_accuracy_that_is_told(short, tmp_path):
+    """Working in bf16, too: by the float32 weights, as `predict` has them."""
+    settings = replace(
+        short, precision="bf16", model="nano", steps=24, eval_every=1, out=str(tmp_path / "run")
+    )
+    result = finetune(settings)
+    assert best_so_far(result.folder) == (result.best_step, result.accuracy)
+    assert max(accuracies(result.folder)) == result.accuracy
+    # The last weights, from the checkpoint, judged as the best ones are.
+    classifier = Classifier(result.folder, torch.device("cpu"))
+    last = load_file(checkpoint_folders(result.folder)[-1] / "weights.safetensors")
+    classifier.model.load_state_dict({name.removeprefix("model."): value for name, value in last.items()})
+    _, held = split(digits(), 0.2, seed=SPLIT_SEED)
+    guessed = classifier.probabilities(torch.from_numpy(held.images)).argmax(1).numpy()
+    assert np.mean(guessed == held.labels) == result.last_accuracy
 
 
 def test_a_resumed_run_equals_an_unbroken_one_bit_by_bit(short, pretrained, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from imagen_fast.data import Loader, digits
-from imagen_fast.errors import InvalidInput
+from imagen_fast.errors import CheckpointError, InvalidInput
 from imagen_fast.models import decoder_config, vit_config
 from imagen_fast.objectives import MaskedConfig, MaskedObjective, Output
 from imagen_fast.objectives.pixels import PixelNormalizer
@@ -81,3 +81,34 @@ def test_what_an_objective_cannot_be_is_one_sentence():
     with pytest.raises(InvalidInput, match="no variance"):
         MaskedObjective(pixel, decoder_config("nano"), MaskedConfig(), (0.5,), (0.5,))
     MaskedObjective(pixel, decoder_config("nano"), MaskedConfig(loss="categorical"), (0.5,), (0.5,))
+
+
+def test_without_clipping_a_spoiled_checkpoint_is_not_kept_either(tmp_path):
+    run = Run.create(tmp_path / "run", {"kind": "test"})
+    config = FitConfig(steps=40, lr=1e-3, clip=None, log_every=20, checkpoint_every=4)
+    with Loader(digits(), 4, 8, threads=1) as loader, pytest.raises(Diverged, match="no number at step 12"):
+        fit(Spoiled(11), loader, config, device=CPU, run=run, quiet=True)
+    kept = load_checkpoint(run.folder)
+    assert kept.step == 8
+    assert bool(torch.isfinite(kept.weights["w"]).all())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda state: state.pop("rng"), "lacks 'rng'"),
+        (lambda state: state.update(rng=torch.zeros(3, dtype=torch.uint8)), "random state"),
+        (lambda state: state.pop("steps"), "lacks 'steps'"),
+        (lambda state: state.pop("second.w"), "lacks 'second.w'"),
+    ],
+)
+def test_a_foreign_state_of_the_optimiser_is_one_sentence(tmp_path, spoil, sentence):
+    run = Run.create(tmp_path / "run", {"kind": "test"})
+    config = FitConfig(steps=2, lr=1e-3)
+    with Loader(digits(), 4, 8, threads=1) as loader:
+        fit(Spoiled(99), loader, config, device=CPU, run=run, quiet=True)
+        kept = load_checkpoint(run.folder)
+        spoil(kept.optimizer)
+        with pytest.raises(CheckpointError, match=sentence) as caught:
+            fit(Spoiled(99), loader, config, device=CPU, resume=kept, quiet=True)
+    assert "\n" not in str(caught.value)

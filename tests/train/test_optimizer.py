@@ -117,3 +117,34 @@ def test_another_architecture_is_one_sentence():
     optimizer = MasterAdamW(Small(), torch.float32)
     with pytest.raises(CheckpointError, match="another architecture: it lacks 'cls_token'"):
         optimizer.load({}, {}, "the checkpoint")
+
+
+def test_the_state_of_another_model_is_one_sentence():
+    optimizer = MasterAdamW(Small(), torch.float32)
+    state = optimizer.state_dict()
+    state["first.norm.weight"] = torch.zeros(1)  # it would broadcast
+    with pytest.raises(CheckpointError, match=r"'first.norm.weight' is \(1,\) there, \(9,\) here"):
+        optimizer.load(optimizer.weights(), state, "the checkpoint")
+
+
+def test_a_parameter_without_gradient_for_a_while_continues_exactly(way):
+    """The moments are corrected by the steps of the run, before a checkpoint and after it."""
+    torch.manual_seed(0)
+    straight, first = Small(), Small()
+    first.load_state_dict(straight.state_dict())
+    xs = [torch.randn(4, 17) for _ in range(6)]
+
+    def train(optimizer, steps):
+        for step in steps:
+            small = optimizer.module
+            loss = small.fc(xs[step]).square().sum() if step < 2 else small(xs[step]).square().sum()
+            loss.backward()
+            optimizer.step(1e-2)
+
+    one, two, three = (MasterAdamW(m, torch.float32) for m in (straight, first, Small()))
+    train(one, range(6))
+    train(two, range(4))
+    three.load(*({k: v.clone() for k, v in part.items()} for part in (two.weights(), two.state_dict())), "it")
+    train(three, range(4, 6))
+    for name, value in one.weights().items():
+        assert torch.equal(value, three.weights()[name]), name

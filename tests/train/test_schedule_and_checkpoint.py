@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,3 +90,48 @@ def test_precision_and_device():
         working_type("fp8", cpu)
     with pytest.raises(InvalidInput, match="device must be"):
         choose_device("gpu")
+
+
+@pytest.mark.parametrize("content", ["[]", "[1, 2]", "{}", '{"step": null}', "3"])
+def test_a_state_that_is_none_is_one_sentence(tmp_path, content):
+    folder = save_checkpoint(tmp_path, checkpoint(5))
+    (folder / "state.json").write_text(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(tmp_path)
+
+
+def test_saving_clears_what_crashed_runs_left(tmp_path):
+    left = tmp_path / "checkpoints" / ".step-00000003.partial"
+    left.mkdir(parents=True)
+    (left / "weights.safetensors").write_bytes(b"half")
+    save_checkpoint(tmp_path, checkpoint(5))
+    assert [p.name for p in left.parent.iterdir()] == ["step-00000005"]
+
+
+def test_a_crash_while_a_step_is_saved_again_loses_nothing(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, checkpoint(5))
+    rename = Path.rename
+
+    def crash(path, target):
+        if path.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", crash)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, checkpoint(5))
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path).weights["w"].tolist() == [5.0] * 3
+
+
+def test_a_crash_while_a_log_is_shortened_leaves_it_whole(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        JsonLog(path, start=1)
+    assert [line["step"] for line in read_log(path)] == [1, 2]
