@@ -16,9 +16,9 @@ namespace imagen_fast {
 namespace {
 
 template <class Work>
-void for_each_head(const Attention& problem, bool backward, int threads, Work work) {
+void for_each_head(const Attention& problem, int threads, Work work) {
 #if defined(IMAGEN_FAST_AVX512_BF16)
-    const std::int64_t floats = avx512_bf16::attention_workspace(problem, backward);
+    const std::int64_t floats = avx512_bf16::attention_workspace(problem);
     // Images of one length take equally long; others are handed out as threads become free.
     const bool ragged = problem.queries.spans || problem.keys.spans;
     const int chunk = ragged ? 1 : static_cast<int>(problem.batch * problem.heads / threads + 1);
@@ -40,7 +40,7 @@ void for_each_head(const Attention& problem, bool backward, int threads, Work wo
             work(one / problem.heads, one % problem.heads, own);
     }
 #else
-    (void)problem, (void)backward, (void)threads, (void)work;
+    (void)problem, (void)threads, (void)work;
     throw std::invalid_argument("attention is not native on this processor");
 #endif
 }
@@ -55,16 +55,18 @@ bool attention_is_native(DType) {
 #endif
 }
 
-void attention_forward(const Attention& problem, const TokenView& out, int threads) {
-    for_each_head(problem, false, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
-        avx512_bf16::attention_forward_one(problem, out, image, head, workspace);
+void attention_forward(const Attention& problem, const TokenView& out, float* log_sums, int threads) {
+    for_each_head(problem, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
+        float* own = log_sums + (image * problem.heads + head) * problem.queries.longest;
+        avx512_bf16::attention_forward_one(problem, out, own, image, head, workspace);
     });
 }
 
-void attention_backward(const Attention& problem, const TokenView& d_out, const TokenView& d_q,
-                        const TokenView& d_k, const TokenView& d_v, int threads) {
-    for_each_head(problem, true, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
-        avx512_bf16::attention_backward_one(problem, d_out, d_q, d_k, d_v, image, head, workspace);
+void attention_backward(const Attention& problem, const TokenView& out, const float* log_sums,
+                        const TokenView& d_out, const AttentionGradients& gradients, int threads) {
+    for_each_head(problem, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
+        const float* own = log_sums + (image * problem.heads + head) * problem.queries.longest;
+        avx512_bf16::attention_backward_one(problem, out, own, d_out, gradients, image, head, workspace);
     });
 }
 

@@ -31,19 +31,30 @@ def attention_is_native(dtype: torch.dtype) -> bool:
 
 
 def attention_forward(
-    q: Tensor, k: Tensor, v: Tensor, queries: RowTable, keys: RowTable, scale: float, out: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    queries: RowTable,
+    keys: RowTable,
+    scale: float,
+    out: Tensor,
+    log_sums: Tensor,
 ) -> None:
-    """softmax(scale * q k^T) v into `out`, which holds zeros; only listed rows are read or written.
+    """softmax(scale * q k^T) v into `out`; only listed rows are read or written.
 
     q and out are [B, M, H, D] or packed [T, H, D], k and v likewise, of any strides with a dense last
-    dimension of even length; float32 or bfloat16.
+    dimension of even length; float32 or bfloat16. `out` holds zeros where a row is not listed or sees
+    nothing. `log_sums` [B, H, queries.longest] float32 gets what the backward needs of each listed row: the
+    base-2 logarithm of the sum of its exponentials.
     """
     problem, _alive = _problem(q, k, v, queries, keys, scale)
-    problem.forward(out=_view(out), threads=threads())
+    problem.forward(out=_view(out), log_sums=log_sums.data_ptr(), threads=threads())
 
 
 def attention_backward(
     d_out: Tensor,
+    out: Tensor,
+    log_sums: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -52,11 +63,22 @@ def attention_backward(
     scale: float,
     gradients: tuple[Tensor, Tensor, Tensor],
 ) -> None:
-    """The gradients of q, k and v into the tensors of `gradients`, which hold zeros."""
+    """The gradients of q, k and v into the tensors of `gradients`, which hold zeros as `out` did.
+
+    `out` and `log_sums` are what the forward made.
+    """
     problem, _alive = _problem(q, k, v, queries, keys, scale)
-    d_out = d_out if d_out.stride(-1) == 1 else d_out.contiguous()
+    out, d_out = (x if x.stride(-1) == 1 else x.contiguous() for x in (out, d_out))
     d_q, d_k, d_v = (_view(g) for g in gradients)
-    problem.backward(d_out=_view(d_out), d_q=d_q, d_k=d_k, d_v=d_v, threads=threads())
+    problem.backward(
+        out=_view(out),
+        log_sums=log_sums.data_ptr(),
+        d_out=_view(d_out),
+        d_q=d_q,
+        d_k=d_k,
+        d_v=d_v,
+        threads=threads(),
+    )
 
 
 def _problem(
