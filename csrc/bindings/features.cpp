@@ -6,6 +6,7 @@
 #include "bindings/registers.h"
 #include "build_info.h"
 #include "cpu/instruction_set.h"
+#include "cpu/memory.h"
 
 namespace py = pybind11;
 
@@ -42,6 +43,7 @@ void register_features(py::module_& m) {
     m.attr("openmp") = false;
 #endif
     m.def("cpu_features", features);
+    m.def("keep_freed_memory", keep_freed_memory);
     m.def("instruction_set", [] { return names[static_cast<int>(instruction_set())]; });
     m.def("use_instruction_set", use, py::arg("name"));
 }

@@ -16,6 +16,7 @@ from imagen_fast.native.features import (
 )
 from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
 from imagen_fast.native.layer_norm import layer_norm_backward, layer_norm_forward
+from imagen_fast.native.memory import keep_freed_memory
 from imagen_fast.native.pixel_mse import masked_pixel_mse_backward, masked_pixel_mse_forward
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "gradient_norm",
     "jpeg_available",
     "jpeg_size",
+    "keep_freed_memory",
     "layer_norm_backward",
     "layer_norm_forward",
     "masked_pixel_mse_backward",
