@@ -36,7 +36,6 @@ Attention problem(const View& q, const View& k, const View& v, const List& queri
 
 void register_attention(py::module_& m) {
     using release = py::call_guard<py::gil_scoped_release>;
-    m.def("attention_is_native", [](int dtype) { return attention_is_native(static_cast<DType>(dtype)); });
     py::class_<Attention>(m, "Attention")
         .def(py::init(&problem), py::kw_only(), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("queries"),
              py::arg("keys"), py::arg("shape"), py::arg("dtype"), py::arg("scale"))

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "common/number_types.h"
+#include "cpu/instruction_set.h"
 
 namespace imagen_fast {
 
@@ -33,9 +34,6 @@ struct Attention {
     float scale;
 };
 
-// Whether this processor has the instructions that these kernels are written for.
-bool attention_is_native(DType dtype);
-
 // Laid out like q, k and v.
 struct AttentionGradients {
     TokenView q, k, v;
@@ -50,15 +48,18 @@ void attention_forward(const Attention& problem, const TokenView& out, float* lo
 void attention_backward(const Attention& problem, const TokenView& out, const float* log_sums,
                         const TokenView& d_out, const AttentionGradients& gradients, int threads);
 
-namespace avx512_bf16 {
 // One image and head, and its own part of `log_sums`; `workspace` holds at least the floats that
 // `attention_workspace` says.
-std::int64_t attention_workspace(const Attention& problem);
-void attention_forward_one(const Attention& problem, const TokenView& out, float* log_sums,
-                           std::int64_t image, std::int64_t head, float* workspace);
-void attention_backward_one(const Attention& problem, const TokenView& out, const float* log_sums,
-                            const TokenView& d_out, const AttentionGradients& gradients, std::int64_t image,
-                            std::int64_t head, float* workspace);
-}  // namespace avx512_bf16
+#define IMAGEN_FAST_DECLARE(set)                                                                       \
+    namespace set {                                                                                    \
+    std::int64_t attention_workspace(const Attention& problem);                                        \
+    void attention_forward_one(const Attention& problem, const TokenView& out, float* log_sums,        \
+                               std::int64_t image, std::int64_t head, float* workspace);               \
+    void attention_backward_one(const Attention& problem, const TokenView& out, const float* log_sums, \
+                                const TokenView& d_out, const AttentionGradients& gradients,           \
+                                std::int64_t image, std::int64_t head, float* workspace);              \
+    }
+IMAGEN_FAST_FOR_EACH_BF16_INSTRUCTION_SET(IMAGEN_FAST_DECLARE)
+#undef IMAGEN_FAST_DECLARE
 
 }  // namespace imagen_fast

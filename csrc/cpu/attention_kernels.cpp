@@ -1,31 +1,41 @@
-// Attention of one image and head with AVX-512 and its bfloat16 products.
+// Attention of one image and head. Compiled once per instruction set; see instruction_set.h.
 //
 // Scores are kept turned, a row a key and a lane a query: the softmax then runs down the rows with no
 // shuffle, the keys are read as they lie in memory, and the probabilities come out in the order in which the
-// next product wants them. 32 queries are worked on at a time, or 16 where no more are left, so that the
-// scores stay in the first-level cache. With the logarithm of each row's sum kept from the forward, the
-// backward makes probabilities and their gradients tile by tile in registers (Dao 2023, FlashAttention-2).
+// next product wants them. Two registers of queries are worked on at a time, or one where no more are
+// left, so that the scores stay in the first-level cache. With the logarithm of each row's sum kept from the
+// forward, the backward makes probabilities and their gradients tile by tile in registers (Dao 2023,
+// FlashAttention-2).
 #include "cpu/attention.h"
 #include "cpu/attention_rows.h"
 
 #include <array>
 
-namespace imagen_fast::avx512_bf16 {
+namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET {
 
 namespace {
 
-constexpr std::int64_t BLOCK = 2 * LANES;  // queries at a time
+constexpr std::int64_t BLOCK = 2 * LANES;  // queries at a time, at most
 constexpr float LOG2_E = 1.44269504f;
 
 template <class T>
-constexpr int EXP2_DEGREE = 7;
+constexpr int EXP2_DEGREE = std::is_same_v<T, BFloat16> ? 4 : 7;
+
+template <class T>
+struct WordsOf {
+    using type = FloatWords;
+};
+#if defined(__AVX512BF16__)
 template <>
-constexpr int EXP2_DEGREE<BFloat16> = 4;
+struct WordsOf<BFloat16> {
+    using type = BFloat16Pairs;
+};
+#endif
 
 // The sizes of one head's matrices. A width is counted in words along it, or in lanes across it.
 template <class T>
 struct Sizes {
-    static constexpr int PER_WORD = Words<T>::PER_WORD;
+    static constexpr int PER_WORD = WordsOf<T>::type::PER_WORD;
     std::int64_t width, width_words, width_lanes, queries, keys, query_lanes, query_words, key_words;
 
     Sizes(std::int64_t width, std::int64_t queries, std::int64_t keys)
@@ -38,7 +48,7 @@ struct Sizes {
           query_words(query_lanes / PER_WORD),
           key_words(up(keys, PER_WORD) / PER_WORD) {}
 
-    // From one row of all queries to the next: whole cache lines, also for blocks that begin at any 32nd.
+    // From one row of all queries to the next: whole cache lines, wherever a block begins.
     std::int64_t query_row() const { return up(query_words, LANES); }
 };
 
@@ -54,7 +64,7 @@ struct Workspace {
     Word* words(std::int64_t n) { return reinterpret_cast<Word*>(floats(n)); }
 };
 
-// Calls work(Number<VECTORS>, first query) for blocks of 32 queries, and of 16 for the last.
+// Calls work(Number<VECTORS>, first query) for blocks of two registers of queries; the last may have one.
 template <class Work>
 void in_blocks(std::int64_t queries, Work work) {
     std::int64_t first = 0;
@@ -89,6 +99,7 @@ Inputs<T, 3> forward_inputs(const Attention& a, std::int64_t image, std::int64_t
 template <class T>
 void forward(const Attention& a, const TokenView& out_view, float* log_sums, std::int64_t image,
              std::int64_t head, float* memory) {
+    using W = typename WordsOf<T>::type;
     const auto& [q, k, v] = forward_inputs<T>(a, image, head).rows;
     const std::int64_t following = std::min(image * a.heads + head + 1, a.batch * a.heads - 1);
     const auto next = forward_inputs<T>(a, following / a.heads, following % a.heads);
@@ -102,46 +113,44 @@ void forward(const Attention& a, const TokenView& out_view, float* log_sums, std
     float* scores = work.floats(size.keys * BLOCK);
     Word* words = work.words((size.keys + 1) * BLOCK);
     float* result = work.floats(size.width * BLOCK);
-    const __m512 factor = _mm512_set1_ps(a.scale * LOG2_E);
+    const Floats factor = all(a.scale * LOG2_E);
 
-    copy_rows(k, size.width_words, keys);
-    word_rows(v, size.keys, size.width, values);
+    copy_rows(k, size.width_words, keys, W{});
+    word_rows(v, size.keys, size.width, values, W{});
     in_blocks(size.queries, [&](auto vectors, std::int64_t first) {
         constexpr int V = vectors, STEP = V * LANES;
         next.prefetch(first, STEP, size.queries, size.width);
-        turn_rows<V>(q, first, size.width_words, turned);
-        __m512 most[V], sum[V];
+        turn_rows<W, V>(q, first, size.width_words, turned);
+        Floats most[V], sum[V];
         for (int l = 0; l < V; ++l) {
-            most[l] = _mm512_set1_ps(-3.4e38f);
-            sum[l] = _mm512_setzero_ps();
+            most[l] = all(-3.4e38f);
+            sum[l] = Floats{};
         }
         in_tiles(size.keys, [&](auto many, std::int64_t n) {
-            const auto s = multiply<T, many, V>({keys + n * size.width_words, size.width_words, 1}, turned,
+            const auto s = multiply<W, many, V>({keys + n * size.width_words, size.width_words, 1}, turned,
                                                 STEP, size.width_words);
             for (int i = 0; i < many; ++i)
                 for (int l = 0; l < V; ++l) {
-                    const __m512 score = _mm512_mul_ps(s.sum[i][l], factor);
-                    most[l] = _mm512_max_ps(most[l], score);
-                    _mm512_storeu_ps(scores + (n + i) * STEP + l * LANES, score);
+                    const Floats score = s.sum[i][l] * factor;
+                    most[l] = larger(most[l], score);
+                    store(scores + (n + i) * STEP + l * LANES, score);
                 }
         });
         for (std::int64_t n = 0; n < size.keys; n += 2)
             for (int l = 0; l < V; ++l) {
                 const auto power = [&](std::int64_t key) {
                     const float* score = scores + key * STEP + l * LANES;
-                    return exp2<EXP2_DEGREE<T>>(_mm512_sub_ps(_mm512_loadu_ps(score), most[l]));
+                    return exp2<EXP2_DEGREE<T>>(load(score) - most[l]);
                 };
-                const __m512 even = power(n), odd = n + 1 < size.keys ? power(n + 1) : _mm512_setzero_ps();
-                sum[l] = _mm512_add_ps(sum[l], _mm512_add_ps(even, odd));
-                store_pair_words(words + n / Sizes<T>::PER_WORD * STEP + l * LANES, STEP, even, odd,
-                                 Words<T>{});
+                const Floats even = power(n), odd = n + 1 < size.keys ? power(n + 1) : Floats{};
+                sum[l] += even + odd;
+                store_pair_words(words + n / Sizes<T>::PER_WORD * STEP + l * LANES, STEP, even, odd, W{});
             }
-        gemm<T>(result, STEP, {values, 1, size.width_lanes}, words, STEP, size.width, STEP, size.key_words);
-        __m512 inverse[V];
+        gemm<W>(result, STEP, {values, 1, size.width_lanes}, words, STEP, size.width, STEP, size.key_words);
+        Floats inverse[V];
         for (int l = 0; l < V; ++l) {
-            inverse[l] = _mm512_div_ps(_mm512_set1_ps(1.0f), sum[l]);
-            _mm512_mask_storeu_ps(log_sums + first + l * LANES, mask_of(size.queries - first - l * LANES),
-                                  _mm512_add_ps(most[l], log2(sum[l])));
+            inverse[l] = 1.0f / sum[l];
+            store(log_sums + first + l * LANES, most[l] + log2(sum[l]), size.queries - first - l * LANES);
         }
         write_turned<V>(result, inverse, out, first, size.width);
     });
@@ -158,6 +167,7 @@ template <class T>
 void backward(const Attention& a, const TokenView& out_view, const float* log_sums,
               const TokenView& d_out_view, const AttentionGradients& gradients, std::int64_t image,
               std::int64_t head, float* memory) {
+    using W = typename WordsOf<T>::type;
     const auto& [q, k, v, out, d_out] = backward_inputs<T>(a, out_view, d_out_view, image, head).rows;
     const std::int64_t following = std::min(image * a.heads + head + 1, a.batch * a.heads - 1);
     const auto next = backward_inputs<T>(a, out_view, d_out_view, following / a.heads, following % a.heads);
@@ -180,59 +190,57 @@ void backward(const Attention& a, const TokenView& out_view, const float* log_su
     Word* all_p = work.words(size.keys * query_row);
     Word* all_ds = work.words(size.keys * query_row);
     float* sums = work.floats(size.keys * size.width_lanes);
-    const __m512 factor = _mm512_set1_ps(a.scale * LOG2_E);
+    const Floats factor = all(a.scale * LOG2_E);
 
-    copy_rows(k, width_words, keys);
-    copy_rows(v, width_words, values);
-    word_rows(k, size.keys, size.width, keys_across);
-    word_rows(q, size.query_lanes, size.width, queries_across);
-    word_rows(d_out, size.query_lanes, size.width, d_out_across);
+    copy_rows(k, width_words, keys, W{});
+    copy_rows(v, width_words, values, W{});
+    word_rows(k, size.keys, size.width, keys_across, W{});
+    word_rows(q, size.query_lanes, size.width, queries_across, W{});
+    word_rows(d_out, size.query_lanes, size.width, d_out_across, W{});
     in_blocks(size.queries, [&](auto vectors, std::int64_t first) {
         constexpr int V = vectors, STEP = V * LANES, PER_WORD = Sizes<T>::PER_WORD;
         next.prefetch(first, STEP, size.queries, size.width);
-        turn_rows<V>(q, first, width_words, q_turned);
-        turn_rows<V>(d_out, first, width_words, d_out_turned);
-        turn_rows<V>(out, first, width_words, out_turned);
+        turn_rows<W, V>(q, first, width_words, q_turned);
+        turn_rows<W, V>(d_out, first, width_words, d_out_turned);
+        turn_rows<W, V>(out, first, width_words, out_turned);
         // delta = sum over keys of p * d_p = sum over the width of out * d_out
-        __m512 delta[V], log_sum[V], scale[V];
+        Floats delta[V], log_sum[V], scale[V];
         for (int l = 0; l < V; ++l) {
             const std::int64_t lane = first + l * LANES;
-            scale[l] = _mm512_set1_ps(a.scale);
-            log_sum[l] = _mm512_maskz_loadu_ps(mask_of(size.queries - lane), log_sums + lane);
-            delta[l] = _mm512_setzero_ps();
+            scale[l] = all(a.scale);
+            log_sum[l] = load(log_sums + lane, size.queries - lane);
+            delta[l] = Floats{};
             for (std::int64_t w = 0; w < width_words; ++w)
-                delta[l] =
-                    Words<T>::multiply_add(delta[l], _mm512_loadu_si512(out_turned + w * STEP + l * LANES),
-                                           _mm512_loadu_si512(d_out_turned + w * STEP + l * LANES));
+                delta[l] = W::multiply_add(delta[l], read<Bits>(out_turned + w * STEP + l * LANES),
+                                           read<Bits>(d_out_turned + w * STEP + l * LANES));
         }
         in_tiles(size.keys, [&](auto many, std::int64_t n) {
             auto p =
-                multiply<T, many, V>({keys + n * width_words, width_words, 1}, q_turned, STEP, width_words);
+                multiply<W, many, V>({keys + n * width_words, width_words, 1}, q_turned, STEP, width_words);
             for (int i = 0; i < many; ++i) {
                 for (int l = 0; l < V; ++l)
-                    p.sum[i][l] = exp2<EXP2_DEGREE<T>>(_mm512_fmsub_ps(p.sum[i][l], factor, log_sum[l]));
-                store_row_words(all_p + (n + i) * query_row + first / PER_WORD, p.sum[i], Words<T>{});
+                    p.sum[i][l] = exp2<EXP2_DEGREE<T>>(p.sum[i][l] * factor - log_sum[l]);
+                store_row_words(all_p + (n + i) * query_row + first / PER_WORD, p.sum[i], W{});
             }
-            auto ds = multiply<T, many, V>({values + n * width_words, width_words, 1}, d_out_turned, STEP,
+            auto ds = multiply<W, many, V>({values + n * width_words, width_words, 1}, d_out_turned, STEP,
                                            width_words);
             for (int i = 0; i < many; ++i) {
-                for (int l = 0; l < V; ++l)
-                    ds.sum[i][l] = _mm512_mul_ps(p.sum[i][l], _mm512_sub_ps(ds.sum[i][l], delta[l]));
-                store_row_words(all_ds + (n + i) * query_row + first / PER_WORD, ds.sum[i], Words<T>{});
+                for (int l = 0; l < V; ++l) ds.sum[i][l] = p.sum[i][l] * (ds.sum[i][l] - delta[l]);
+                store_row_words(all_ds + (n + i) * query_row + first / PER_WORD, ds.sum[i], W{});
             }
             for (int i = 0; i < many; i += 2)
                 for (int l = 0; l < V; ++l)
                     store_pair_words(words + (n + i) / PER_WORD * STEP + l * LANES, STEP, ds.sum[i][l],
-                                     i + 1 < many ? ds.sum[i + 1][l] : _mm512_setzero_ps(), Words<T>{});
+                                     i + 1 < many ? ds.sum[i + 1][l] : Floats{}, W{});
         });
-        gemm<T>(result, STEP, {keys_across, 1, size.width_lanes}, words, STEP, size.width, STEP,
+        gemm<W>(result, STEP, {keys_across, 1, size.width_lanes}, words, STEP, size.width, STEP,
                 size.key_words);
         write_turned<V>(result, scale, d_q, first, size.width);
     });
-    gemm<T>(sums, size.width_lanes, {all_ds, query_row, 1}, queries_across, size.width_lanes, size.keys,
+    gemm<W>(sums, size.width_lanes, {all_ds, query_row, 1}, queries_across, size.width_lanes, size.keys,
             size.width_lanes, size.query_words);
     write_rows(sums, size.width_lanes, a.scale, d_k, size.width);
-    gemm<T>(sums, size.width_lanes, {all_p, query_row, 1}, d_out_across, size.width_lanes, size.keys,
+    gemm<W>(sums, size.width_lanes, {all_p, query_row, 1}, d_out_across, size.width_lanes, size.keys,
             size.width_lanes, size.query_words);
     write_rows(sums, size.width_lanes, 1.0f, d_v, size.width);
 }
@@ -261,4 +269,4 @@ void attention_backward_one(const Attention& a, const TokenView& out, const floa
     backward<BFloat16>(a, out, log_sums, d_out, gradients, image, head, workspace);
 }
 
-}  // namespace imagen_fast::avx512_bf16
+}  // namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET

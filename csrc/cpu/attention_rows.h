@@ -2,15 +2,13 @@
 //
 // A matrix is laid out for the side of a product that it is on: row by row for the left side; for the right
 // side turned (a lane a row), or with words across its rows (a word holds one column of neighbouring rows).
+// `W` says what a word is: rows of pairs must be bfloat16, rows of float words may be either.
 #pragma once
-
-#include <algorithm>
-#include <cstring>
 
 #include "cpu/attention.h"
 #include "cpu/word_gemm.h"
 
-namespace imagen_fast::avx512_bf16 {
+namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET {
 
 static inline std::int64_t up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
 
@@ -33,105 +31,113 @@ struct Rows {
     T* operator[](std::int64_t i) const { return base + (index ? index[i] : i) * stride; }
 };
 
-// Rows as they lie: [count][width_words].
+// LANES words of a row from word w on; words past the row's last are zero.
 template <class T>
-static inline void copy_rows(const Rows<T>& rows, std::int64_t width_words, Word* to) {
-    for (std::int64_t i = 0; i < rows.count; ++i)
-        std::memcpy(to + i * width_words, rows[i], width_words * sizeof(Word));
+static inline Floats row_words(const T* row, std::int64_t w, std::int64_t width_words, FloatWords) {
+    return load(row + w, width_words - w);
 }
 
-// Rows turned: [width_words][VECTORS * 16], lane i is row first + i; rows past the last are zero.
-template <int VECTORS, class T>
-static inline void turn_rows(const Rows<T>& rows, std::int64_t first, std::int64_t width_words, Word* to) {
-    for (int v = 0; v < VECTORS; ++v)
-        for (std::int64_t w = 0; w < width_words; w += LANES) {
-            __m512i tile[LANES];
-            const __mmask16 mask = mask_of(width_words - w);
-            for (int i = 0; i < LANES; ++i) {
-                const std::int64_t row = first + v * LANES + i;
-                tile[i] = row < rows.count
-                              ? _mm512_maskz_loadu_epi32(mask, reinterpret_cast<const Word*>(rows[row]) + w)
-                              : _mm512_setzero_si512();
-            }
-            transpose(tile);
-            for (int i = 0; i < std::min<std::int64_t>(LANES, width_words - w); ++i)
-                _mm512_storeu_si512(to + ((w + i) * VECTORS + v) * LANES, tile[i]);
-        }
+// Rows as they lie: [count][width_words].
+template <class T>
+static inline void copy_rows(const Rows<T>& rows, std::int64_t width_words, Word* to, FloatWords) {
+    for (std::int64_t i = 0; i < rows.count; ++i)
+        for (std::int64_t w = 0; w < width_words; w += LANES)
+            store(reinterpret_cast<float*>(to + i * width_words + w), load(rows[i] + w, width_words - w),
+                  width_words - w);
 }
 
 // Rows with words across them: [n / PER_WORD][width_lanes]; rows past the last are zero.
-static inline void word_rows(const Rows<float>& rows, std::int64_t n, std::int64_t width, Word* to) {
+template <class T>
+static inline void word_rows(const Rows<T>& rows, std::int64_t n, std::int64_t width, Word* to, FloatWords) {
     const std::int64_t width_lanes = up(width, LANES);
     for (std::int64_t i = 0; i < n; ++i)
         for (std::int64_t j = 0; j < width_lanes; j += LANES)
-            _mm512_storeu_ps(reinterpret_cast<float*>(to) + i * width_lanes + j,
-                             i < rows.count ? _mm512_maskz_loadu_ps(mask_of(width - j), rows[i] + j)
-                                            : _mm512_setzero_ps());
+            store(reinterpret_cast<float*>(to) + i * width_lanes + j,
+                  i < rows.count ? load(rows[i] + j, width - j) : Floats{});
 }
 
-static inline void word_rows(const Rows<BFloat16>& rows, std::int64_t n, std::int64_t width, Word* to) {
+// One row of VECTORS * LANES columns, as the left side of a product over its columns.
+template <int VECTORS>
+static inline void store_row_words(Word* to, const Floats (&row)[VECTORS], FloatWords) {
+    for (int v = 0; v < VECTORS; ++v) store(reinterpret_cast<float*>(to) + v * LANES, row[v]);
+}
+
+// Two neighbouring rows, as the right side of a product over rows: two rows of words, or one of pairs.
+static inline void store_pair_words(Word* to, std::int64_t step, Floats even, Floats odd, FloatWords) {
+    store(reinterpret_cast<float*>(to), even);
+    store(reinterpret_cast<float*>(to + step), odd);
+}
+
+#if defined(__AVX512BF16__)
+static inline Floats row_words(const BFloat16* row, std::int64_t w, std::int64_t width_words, BFloat16Pairs) {
+    const float* words = reinterpret_cast<const float*>(row);
+    return load(words + w, width_words - w);
+}
+
+static inline void copy_rows(const Rows<BFloat16>& rows, std::int64_t width_words, Word* to, BFloat16Pairs) {
+    for (std::int64_t i = 0; i < rows.count; ++i)
+        std::memcpy(to + i * width_words, rows[i], static_cast<std::size_t>(width_words) * sizeof(Word));
+}
+
+static inline void word_rows(const Rows<BFloat16>& rows, std::int64_t n, std::int64_t width, Word* to,
+                             BFloat16Pairs) {
     const std::int64_t width_lanes = up(width, LANES);
     for (std::int64_t i = 0; i < n; i += 2)
         for (std::int64_t j = 0; j < width_lanes; j += LANES) {
-            const __mmask16 mask = mask_of(width - j);
-            const auto load = [&](std::int64_t row) {
-                return row < rows.count ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, rows[row] + j))
-                                        : _mm512_setzero_si512();
+            const auto half = [&](std::int64_t row) {
+                return row < rows.count ? (Bits)load(rows[row] + j, width - j) : Bits{};
             };
-            const __m512i pair = _mm512_or_si512(load(i), _mm512_slli_epi32(load(i + 1), 16));
-            _mm512_storeu_si512(to + i / 2 * width_lanes + j, pair);
+            const Bits pair = (half(i) >> 16) | half(i + 1);
+            std::memcpy(to + i / 2 * width_lanes + j, &pair, sizeof pair);
         }
 }
 
-// One row of VECTORS * 16 columns, as the left side of a product over its columns.
-static inline void store_row_words(Word* to, const __m512 (&row)[1], Words<float>) {
-    _mm512_storeu_ps(to, row[0]);
+static inline void store_row_words(Word* to, const Floats (&row)[1], BFloat16Pairs) {
+    store(reinterpret_cast<BFloat16*>(to), row[0]);
 }
-static inline void store_row_words(Word* to, const __m512 (&row)[2], Words<float>) {
-    _mm512_storeu_ps(to, row[0]);
-    _mm512_storeu_ps(to + LANES, row[1]);
-}
-static inline void store_row_words(Word* to, const __m512 (&row)[1], Words<BFloat16>) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(row[0]));
-}
-static inline void store_row_words(Word* to, const __m512 (&row)[2], Words<BFloat16>) {
-    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(row[1], row[0]));
+static inline void store_row_words(Word* to, const Floats (&row)[2], BFloat16Pairs) {
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)row[1], (__m512)row[0]));
 }
 
-// Two neighbouring rows, as the right side of a product over rows: one row of words, or for float two.
-static inline void store_pair_words(Word* to, std::int64_t step, __m512 even, __m512 odd, Words<float>) {
-    _mm512_storeu_ps(to, even);
-    _mm512_storeu_ps(to + step, odd);
-}
-static inline void store_pair_words(Word* to, std::int64_t, __m512 even, __m512 odd, Words<BFloat16>) {
+static inline void store_pair_words(Word* to, std::int64_t, Floats even, Floats odd, BFloat16Pairs) {
     alignas(64) static constexpr std::uint16_t interleave[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                                                  21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                                  11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const __m512i apart = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+    const __m512i apart = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
     _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(interleave), apart));
 }
+#endif
 
-static inline void store(float* to, __m512 value, __mmask16 mask) { _mm512_mask_storeu_ps(to, mask, value); }
-static inline void store(BFloat16* to, __m512 value, __mmask16 mask) {
-    _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(value));
+// Rows turned: [width_words][VECTORS * LANES], lane i is row first + i; rows past the last are zero.
+template <class W, int VECTORS, class T>
+static inline void turn_rows(const Rows<T>& rows, std::int64_t first, std::int64_t width_words, Word* to) {
+    for (int v = 0; v < VECTORS; ++v)
+        for (std::int64_t w = 0; w < width_words; w += LANES) {
+            Floats tile[LANES];
+            for (int i = 0; i < LANES; ++i) {
+                const std::int64_t row = first + v * LANES + i;
+                tile[i] = row < rows.count ? row_words(rows[row], w, width_words, W{}) : Floats{};
+            }
+            transpose(tile);
+            for (int i = 0; i < std::min<std::int64_t>(LANES, width_words - w); ++i)
+                store(reinterpret_cast<float*>(to + ((w + i) * VECTORS + v) * LANES), tile[i]);
+        }
 }
 
-// [width][VECTORS * 16] turned back into rows from `first` on, each lane times its factor.
+// [width][VECTORS * LANES] turned back into rows from `first` on, each lane times its factor.
 template <int VECTORS, class T>
-static inline void write_turned(const float* turned, const __m512 (&factor)[VECTORS], const Rows<T>& rows,
+static inline void write_turned(const float* turned, const Floats (&factor)[VECTORS], const Rows<T>& rows,
                                 std::int64_t first, std::int64_t width) {
     for (int v = 0; v < VECTORS; ++v)
         for (std::int64_t w = 0; w < width; w += LANES) {
-            __m512i tile[LANES];
-            for (int i = 0; i < LANES; ++i) {
-                const float* from = turned + ((w + i) * VECTORS + v) * LANES;
-                tile[i] = w + i < width ? _mm512_castps_si512(_mm512_mul_ps(_mm512_loadu_ps(from), factor[v]))
-                                        : _mm512_setzero_si512();
-            }
+            Floats tile[LANES];
+            for (int i = 0; i < LANES; ++i)
+                tile[i] =
+                    w + i < width ? load(turned + ((w + i) * VECTORS + v) * LANES) * factor[v] : Floats{};
             transpose(tile);
             const std::int64_t many = std::min<std::int64_t>(LANES, rows.count - first - v * LANES);
             for (std::int64_t i = 0; i < many; ++i)
-                store(rows[first + v * LANES + i] + w, _mm512_castsi512_ps(tile[i]), mask_of(width - w));
+                store(rows[first + v * LANES + i] + w, tile[i], width - w);
         }
 }
 
@@ -139,11 +145,9 @@ static inline void write_turned(const float* turned, const __m512 (&factor)[VECT
 template <class T>
 static inline void write_rows(const float* from, std::int64_t from_row, float factor, const Rows<T>& rows,
                               std::int64_t width) {
-    const __m512 scale = _mm512_set1_ps(factor);
     for (std::int64_t i = 0; i < rows.count; ++i)
         for (std::int64_t j = 0; j < width; j += LANES)
-            store(rows[i] + j, _mm512_mul_ps(_mm512_loadu_ps(from + i * from_row + j), scale),
-                  mask_of(width - j));
+            store(rows[i] + j, load(from + i * from_row + j) * factor, width - j);
 }
 
-}  // namespace imagen_fast::avx512_bf16
+}  // namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET

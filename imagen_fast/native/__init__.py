@@ -6,7 +6,7 @@ not, `build_info()` what was built. A call into a module that is missing raises 
 
 from imagen_fast.native import cuda
 from imagen_fast.native.adamw import AdamwParameter, adamw_step, gradient_norm
-from imagen_fast.native.attention import attention_backward, attention_forward, attention_is_native
+from imagen_fast.native.attention import attention_backward, attention_forward, attention_pays
 from imagen_fast.native.features import (
     available,
     build_info,
@@ -25,7 +25,7 @@ __all__ = [
     "adamw_step",
     "attention_backward",
     "attention_forward",
-    "attention_is_native",
+    "attention_pays",
     "available",
     "build_info",
     "cpu_features",

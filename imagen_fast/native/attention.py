@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -24,10 +23,16 @@ class RowTable(Protocol):
     def index(self) -> Tensor | None: ...
 
 
-@cache
-def attention_is_native(dtype: torch.dtype) -> bool:
-    """Whether this processor has the instructions that the kernels are written for (AVX-512 with bf16)."""
-    return available() and dtype in DTYPES and cpu().attention_is_native(DTYPES[dtype])
+def attention_pays(dtype: torch.dtype) -> bool:
+    """Whether the kernels are built, take this type, and beat PyTorch's own on this processor.
+
+    Measured with each instruction set, forward and backward, 16 to 2048 tokens, against
+    `scaled_dot_product_attention` under the same set: float32 1.5 to 2.3 times with AVX-512, 1.0 to 1.3 with
+    AVX2, 0.6 to 0.9 without; bfloat16 2.2 times and more with each.
+    """
+    if not available() or dtype not in DTYPES:
+        return False
+    return dtype != torch.float32 or cpu().instruction_set() != "portable"
 
 
 def attention_forward(

@@ -1,9 +1,9 @@
 """Masked-patch attention on the CPU, as a torch.library operator.
 
-Three ways, the first that fits: our native kernel, where the processor has the instructions it is written
-for; batched matrix products with the probabilities kept, for half precision and short sequences, where
-PyTorch's flash kernel spends most of its time outside the matrix units; and that flash kernel. Each touches
-the listed rows only: hidden tokens cost nothing.
+Three ways, the first that fits: our native kernel, where it pays; batched matrix products with the
+probabilities kept, for half precision and short sequences, where PyTorch's flash kernel spends most of its
+time outside the matrix units; and that flash kernel. Each touches the listed rows only: hidden tokens cost
+nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def refusal(q: Tensor) -> str | None:
 def plan(dtype: torch.dtype, queries: int, keys: int, width: int) -> Literal["native", "products", "flash"]:
     """Which of the three ways a call goes."""
     # A bf16 pair is the smallest thing that the native kernel reads.
-    if native.attention_is_native(dtype) and width % 2 == 0 and queries * keys <= _MOST_NATIVE_SCORES:
+    if native.attention_pays(dtype) and width % 2 == 0 and queries * keys <= _MOST_NATIVE_SCORES:
         return "native"
     half = dtype in (torch.bfloat16, torch.float16)
     return "products" if half and keys <= _LONGEST_KEPT and queries <= 2 * _LONGEST_KEPT else "flash"
