@@ -7,7 +7,6 @@ stops at the end of its pipe too, so that none outlives its parent.
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from imagen_fast.benchmarks import resident
 from imagen_fast.benchmarks.contender import Contender
 from imagen_fast.benchmarks.correctness import Verdict
 from imagen_fast.benchmarks.measure import Call, Failed, Sample, sampler
@@ -53,7 +53,7 @@ class Worker:
         self._pipe, theirs = start.Pipe()
         arguments = (theirs, contenders, number, device, cold, torch.get_num_threads())
         # A daemon, so that Python ends it even where nobody could call `close`.
-        self._process: Any = start.Process(target=_serve, args=arguments, daemon=True)  # type: ignore[attr-defined]
+        self._process: Any = start.Process(target=_serve, args=arguments, daemon=True)
         with theirs:
             self._process.start()
 
@@ -116,7 +116,7 @@ def _serve(
     with suppress(BrokenPipeError):
         try:
             call, verdict = _prepare(contenders, number)
-            gc.collect()  # what waits beside the others should be small
+            resident.release()  # the checks need twice what a step does, and all wait beside each other
             pipe.send(verdict)
             take = sampler(call, device, cold, alone=True)
             while True:

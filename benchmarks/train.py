@@ -24,8 +24,8 @@ from imagen_fast.benchmarks.step import TrainingStep
 from imagen_fast.models import DecoderConfig, MaskedAutoencoder, vit_config
 from imagen_fast.models.convert import load_vitmae
 
-# Everyone has made a step before, when it was checked; a quick run takes that for its warm-up.
-QUICK = Effort(warmup=0, least=2, most=9, seconds=20)
+# The first step after the checks finds no memory in its process; it is the warm-up.
+QUICK = Effort(warmup=1, least=2, most=9, seconds=15)
 FULL = Effort(warmup=1, least=7, most=30, seconds=75)
 
 # Imported where it is built, and only where transformers is installed.
@@ -66,7 +66,7 @@ def contest(
         partial(_contenders, name, workload, quick, decoder, queries, missing),
         QUICK if quick else FULL,
         missing,
-        # A GPU's memory is not the heap's, and its contexts would take turns too.
+        # On a GPU the weights lie outside the heap, and every process would bring a context of its own.
         apart=workload.device.type == "cpu",
         preload=(__name__, *([] if TRANSFORMERS.absence() else [VITMAE])),
     )

@@ -18,6 +18,11 @@ def good(log: Path, size: int = 2**20):
         yield contender(name, log, partial(torch.full, (size,), 1, dtype=torch.uint8))
 
 
+def litters(log: Path):
+    """Its check frees 256 MiB in small pieces, below one that stays."""
+    yield contender("x", log, partial(torch.ones, 1), at_once=litter)
+
+
 def bad(log: Path):
     """x and y are good."""
     idle = partial(torch.ones, 1)
@@ -41,6 +46,14 @@ def contender(name, log, work, at_once=lambda: None):
         return call, Verdict(True, {"threads": torch.get_num_threads()})
 
     return Contender("a", name, prepare, {"images": 2})
+
+
+_KEPT = []
+
+
+def litter():
+    scraps = [b"x" * 2**16 for _ in range(2**12)]
+    _KEPT.append(scraps[-1])
 
 
 def no_room():
