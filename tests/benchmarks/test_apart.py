@@ -58,7 +58,7 @@ def test_results_are_alike_here_and_apart(fakes, tmp_path, apart):
     assert (result.case, result.implementation, result.measured) == ("a", "x", "step")
     assert result.verdict.correct
     assert result.facts == {"images": 2, "apart": apart}
-    assert 0.001 < result.timing.median < 5
+    assert 0 < result.timing.median < 5
     assert result.timing.cpu_median is not None
 
 
