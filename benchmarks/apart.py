@@ -45,13 +45,20 @@ class Worker:
         contenders: gives the same contenders in every process; can be pickled.
         number: which of them this is.
         cold: see `time_on_cuda`.
+        lean: give back what the checks used.
     """
 
     def __init__(
-        self, start: BaseContext, contenders: Contenders, number: int, device: torch.device, cold: bool
+        self,
+        start: BaseContext,
+        contenders: Contenders,
+        number: int,
+        device: torch.device,
+        cold: bool,
+        lean: bool,
     ) -> None:
         self._pipe, theirs = start.Pipe()
-        arguments = (theirs, contenders, number, device, cold, torch.get_num_threads())
+        arguments = (theirs, contenders, number, device, cold, lean, torch.get_num_threads())
         # A daemon, so that Python ends it even where nobody could call `close`.
         self._process: Any = start.Process(target=_serve, args=arguments, daemon=True)
         with theirs:
@@ -108,7 +115,13 @@ def _how_it_ended(exitcode: int) -> str:
 
 
 def _serve(
-    pipe: Connection, contenders: Contenders, number: int, device: torch.device, cold: bool, threads: int
+    pipe: Connection,
+    contenders: Contenders,
+    number: int,
+    device: torch.device,
+    cold: bool,
+    lean: bool,
+    threads: int,
 ) -> None:
     """The life of a worker: the verdict, then a sample whenever a message comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the parent sees to it
@@ -116,7 +129,8 @@ def _serve(
     with suppress(BrokenPipeError):
         try:
             call, verdict = _prepare(contenders, number)
-            resident.release()  # the checks need twice what a step does, and all wait beside each other
+            if lean:
+                resident.release()
             pipe.send(verdict)
             take = sampler(call, device, cold, alone=True)
             while True:

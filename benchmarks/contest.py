@@ -29,6 +29,8 @@ class Contest:
         cold: on a GPU, empty the second-level cache before each call (for kernels, not for whole steps).
         apart: each contender lives in a process of its own, as its user runs it: neighbours share no heap.
             `contenders` must be picklable then.
+        lean: processes apart give back what their checks used, so that many large ones fit beside each other;
+            the warm-up then takes longer.
         preload: modules that processes apart begin with, since they are slow to import.
     """
 
@@ -39,6 +41,7 @@ class Contest:
     absent: tuple[Absence, ...] = ()
     cold: bool = False
     apart: bool = False
+    lean: bool = False
     preload: tuple[str, ...] = ()
 
 
@@ -80,7 +83,7 @@ def _apart(contest: Contest, device: torch.device, processes: ExitStack) -> Ente
     start = apart.start_method(contest.preload)
 
     def enter(number: int, contender: Contender) -> tuple[Sampler, Verdict]:
-        worker = apart.Worker(start, contest.contenders, number, device, contest.cold)
+        worker = apart.Worker(start, contest.contenders, number, device, contest.cold, contest.lean)
         processes.enter_context(worker)
         verdict = worker.verdict()
         if not verdict.correct:

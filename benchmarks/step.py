@@ -38,14 +38,17 @@ class TrainingStep:
         self.update()
         return loss.detach()
 
-    def answer(self, images: int) -> Answer:
-        """One step on the first few images, and the loss and gradients before its update.
+    def answer(self, images: int, update: bool = True) -> Answer:
+        """The loss and the gradients of a step on the first few images.
 
-        It is also what makes an optimiser allocate its state before anything is timed.
+        Args:
+            update: make the step whole, so that the optimiser has allocated its state before anything is
+                timed. What is never timed has no need of that memory.
         """
         with full_float32():
             loss = self.forward(*(part[:images] for part in self.batch))
             loss.backward()
-        gradients = {name: p.grad.clone() for name, p in self.module.named_parameters() if p.grad is not None}
-        self.update()
+        gradients = {name: p.grad for name, p in self.module.named_parameters() if p.grad is not None}
+        if update:
+            self.update()  # which lets go of the gradients, and leaves them as they are
         return Answer(float(loss.detach()), self.names(gradients))
