@@ -23,6 +23,9 @@ from imagen_fast.benchmarks.contender import Contender
 from imagen_fast.benchmarks.correctness import Verdict
 from imagen_fast.benchmarks.measure import Call, Failed, Sample, sampler
 
+# Seconds that a process has to tidy up what its libraries hold (the compiler's helpers, semaphores).
+_PATIENCE = 3.0
+
 Contenders = Callable[[], Iterable[Contender]]
 
 
@@ -89,8 +92,9 @@ class Worker:
         return self._hear()
 
     def close(self) -> None:
-        """End the process, at once: it has nothing to save."""
+        """End the process: by the end of its pipe, or where it does not listen, at once."""
         self._pipe.close()
+        self._process.join(_PATIENCE)
         self._process.terminate()
         self._process.join()
 
