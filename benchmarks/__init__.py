@@ -4,7 +4,8 @@ A new suite is a module beside `train.py` and its line in `suites.py`; a new pee
 and its line in `peers/__init__.py`. What they share:
 
 - `contest.py`: contenders are built, checked, and only the correct ones are timed together;
-- `measure.py`: the interleaved timing; `correctness.py`: the error bounds;
+- `measure.py`: the interleaved timing; `cuda_graph.py`: calls of microseconds, without Python between;
+- `correctness.py`: the error bounds;
 - `record.py`, `machine.py`: the JSON, which is the record; `report.py`: its Markdown table;
 - `cli.py`: `imagen-fast bench`; `bench_*.py`: the same contests for pytest-benchmark.
 """
