@@ -21,7 +21,8 @@ from torch.nn.attention import SDPBackend
 from imagen_fast import ops
 from imagen_fast.benchmarks import cuda_graph
 from imagen_fast.benchmarks.attention_case import BOTH, FORWARD, SEED, Attention, Case, LayoutName
-from imagen_fast.benchmarks.contest import OURS, Contender, Contest
+from imagen_fast.benchmarks.contender import OURS, Contender
+from imagen_fast.benchmarks.contest import Contest
 from imagen_fast.benchmarks.correctness import Verdict
 from imagen_fast.benchmarks.measure import Call, Effort
 from imagen_fast.benchmarks.peers import (
@@ -91,7 +92,7 @@ def contest(case: Case, measured: str, wanted: tuple[Rival, ...], effort: Effort
     return Contest(
         f"{case.name} {measured}",
         measured,
-        lambda: list(_contenders(case, measured, present)),
+        partial(_contenders, case, measured, present),
         effort,
         tuple(absent.values()),
         cold=True,

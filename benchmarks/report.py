@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagen_fast.benchmarks.contest import OURS
+from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.benchmarks.record import Record
 
 NOT_MEASURED = "not measured"
@@ -47,10 +47,15 @@ def machine_line(record: Record) -> str:
         *(f"{name} {versions[name]}" for name in ("torch", "triton", "transformers") if versions.get(name)),
         f"commit {machine['commit'][:12]}" if machine.get("commit") else None,
         (machine.get("date") or "")[:10] or None,
+        "each in a process of its own" if _apart(record) else None,
         "quick run" if record.get("quick") else None,
     ]
     facts = "; ".join(part for part in parts if part)
     return f"Medians [interquartile range]; ratio: the peer's time over ours. {facts}."
+
+
+def _apart(record: Record) -> bool:
+    return bool(record["results"]) and all(result.get("apart") for result in record["results"])
 
 
 def _beside(record: Record, case: str, peer: str) -> str:

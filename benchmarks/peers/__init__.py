@@ -47,12 +47,20 @@ class Peer:
 
         `python -m` in a checkout puts its root on the path, where a peer that looks for the package `kernels`
         would find our folder of that name: the root is off the path meanwhile.
+
+        Raises:
+            ImportError: it is installed, but whatever it does when it is imported fails.
         """
         path = sys.path[:]
         sys.path[:] = [entry for entry in path if Path(entry or ".").resolve() != _ROOT]
         try:
             module = importlib.import_module(self.module)
             return [getattr(module, name) for name in names]
+        except ImportError:
+            raise
+        except Exception as error:
+            # A server of processes passes over a module that it cannot import, but dies of any other error.
+            raise ImportError(f"{self.name} cannot be imported: {error}") from error
         finally:
             sys.path[:] = path
 

@@ -8,7 +8,8 @@ import torch
 from imagen_fast import ops
 from imagen_fast.benchmarks import attention, record
 from imagen_fast.benchmarks.attention_case import BOTH, FORWARD, Case
-from imagen_fast.benchmarks.contest import OURS, hold
+from imagen_fast.benchmarks.contender import OURS
+from imagen_fast.benchmarks.contest import hold
 from imagen_fast.benchmarks.measure import Effort
 from imagen_fast.benchmarks.peers import Peer
 
@@ -17,14 +18,15 @@ ONCE = Effort(0, 2, 2, 0)
 USES = ("dense", "packed", "cross", "ragged", "visible", "all")
 
 
+# Not the tiniest: of a few values the largest error is luck, and twice another's luck is no bound.
 def tiny(use, type_="fp32", device=CPU):
     if use in ("visible", "all"):
-        return attention.in_place(use, 3, 17, 2, 32, type_, device)
+        return attention.in_place(use, 4, 29, 3, 32, type_, device)
     if use == "ragged":
         return attention.ragged(4, 2, 32, type_, device)
     if use == "cross":
-        return Case("cross", 3, 7, 5, 2, 32, type_, device, "packed")
-    return Case(use, 3, 9, 9, 2, 32, type_, device, "grid" if use == "dense" else "packed")
+        return Case("cross", 4, 31, 19, 3, 32, type_, device, "packed")
+    return Case(use, 4, 23, 23, 3, 32, type_, device, "grid" if use == "dense" else "packed")
 
 
 def rivals(*names):

@@ -7,7 +7,8 @@ import torch
 
 from imagen_fast.benchmarks import record, suites
 from imagen_fast.benchmarks.cli import main
-from imagen_fast.benchmarks.contest import OURS, Contender, Contest, Result, hold
+from imagen_fast.benchmarks.contender import OURS, Contender
+from imagen_fast.benchmarks.contest import Contest, Result, hold
 from imagen_fast.benchmarks.correctness import Verdict
 from imagen_fast.benchmarks.measure import Effort, Sample, Timing
 from imagen_fast.benchmarks.peers import Absence, Peer

@@ -6,7 +6,7 @@ import pytest
 
 from imagen_fast.benchmarks import report
 from imagen_fast.benchmarks.cli import main
-from imagen_fast.benchmarks.contest import OURS
+from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.errors import InvalidInput
 from imagen_fast.figures import put_into
 

@@ -6,8 +6,8 @@ test_interpreter.py), on few and tiny examples, and on a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from unittest.mock import patch
 
@@ -41,7 +41,7 @@ class BackEnd:
     dtypes: tuple[torch.dtype, ...] = (torch.float32, *HALF)
     widths: tuple[int, ...] = (2, 32, 33, 64, 72)
     most_tokens: int = 70
-    examples: int = 25
+    examples: int = 50
     repeats: int = 100
 
     @property
@@ -52,9 +52,8 @@ class BackEnd:
     def outcome(self, tensors: list[Tensor], d_out: Tensor, context: Visible | None) -> list[Tensor]:
         """The output and the gradients of q, k and v."""
         leaves = [x.detach().requires_grad_() for x in tensors]
-        with ExitStack() as stack:
-            if self.way:
-                stack.enter_context(patch.object(cpu, "plan", lambda *_: self.way))
+        forced = patch.object(cpu, "plan", lambda *_: self.way) if self.way else nullcontext()
+        with forced:
             out = ops.masked_patch_attention(*leaves, context, backend=self.name)
             return [out.detach(), *torch.autograd.grad(out, leaves, d_out, materialize_grads=True)]
 
@@ -112,10 +111,11 @@ def examples(draw: st.DrawFn, back_end: BackEnd) -> Example:
     )
 
 
+INSTRUCTION_SETS = ("avx512_bf16", "avx512", "avx2", "portable")
 NATIVE = BackEnd("cpu", "native", dtypes=(torch.float32, torch.bfloat16), widths=(2, 32, 64, 72, 80))
 BACK_ENDS = {
     "reference": BackEnd("reference"),
-    "native": NATIVE,
+    **dict.fromkeys(INSTRUCTION_SETS, NATIVE),
     "products": BackEnd("cpu", "products"),
     "flash": BackEnd("cpu", "flash"),
     # Its bfloat16 products are wrong.
@@ -131,16 +131,31 @@ BACK_ENDS = {
 }
 
 
+@contextmanager
+def instructions(name: str) -> Iterator[None]:
+    """The native kernels as they are on a processor with these."""
+    if not native.available():
+        pytest.skip(native.unavailable_because())
+    best = native.build_info()["instruction_set"]
+    try:
+        native.use_instruction_set(name)
+    except ValueError as error:
+        pytest.skip(str(error))
+    try:
+        yield
+    finally:
+        native.use_instruction_set(best)
+
+
 @pytest.fixture(params=[pytest.param(n, marks=pytest.mark.gpu if n == "gpu" else ()) for n in BACK_ENDS])
-def back_end(request: pytest.FixtureRequest) -> BackEnd:
+def back_end(request: pytest.FixtureRequest) -> Iterator[BackEnd]:
     name = request.param
     if (name == "interpreter") != launch.INTERPRETED:
         pytest.skip("the interpreter's run is for the interpreter, and the other way round")
-    if name == "native" and not native.attention_is_native(torch.bfloat16):
-        pytest.skip("this processor lacks the instructions of the native kernel")
     if name == "gpu" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    return BACK_ENDS[name]
+    with instructions(name) if name in INSTRUCTION_SETS else nullcontext():
+        yield BACK_ENDS[name]
 
 
 @pytest.fixture
@@ -248,7 +263,7 @@ def test_permuting_images_permutes_results(back_end: BackEnd) -> None:
 
 
 def test_runs_repeat_bit_for_bit(back_end: BackEnd) -> None:
-    @for_all(back_end, examples_of=4 if back_end.ours else 2)
+    @for_all(back_end, examples_of=6 if back_end.ours else 3)
     def holds(example: Example) -> None:
         context = Visible.in_place(~example.seen.to(back_end.device))
         tensors, d_out = example.tensors(back_end.device), example.d_out(back_end.device)
@@ -258,11 +273,10 @@ def test_runs_repeat_bit_for_bit(back_end: BackEnd) -> None:
 
 
 @pytest.mark.skipif(launch.INTERPRETED, reason="the interpreter has no part in it")
-@pytest.mark.skipif(not native.attention_is_native(torch.bfloat16), reason="for the native kernel")
-def test_the_number_of_threads_changes_no_bit_of_the_native_way() -> None:
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_the_number_of_threads_changes_no_bit_of_the_native_way(instruction_set: str) -> None:
     before = torch.get_num_threads()
 
-    @for_all(NATIVE)
     def holds(example: Example) -> None:
         context = Visible.in_place(~example.seen)
         tensors, d_out = example.tensors("cpu"), example.d_out("cpu")
@@ -274,3 +288,6 @@ def test_the_number_of_threads_changes_no_bit_of_the_native_way() -> None:
                 assert_same_bits(alone, NATIVE.outcome(tensors, d_out, context))
         finally:
             torch.set_num_threads(before)
+
+    with instructions(instruction_set):
+        for_all(NATIVE)(holds)
