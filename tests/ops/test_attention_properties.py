@@ -23,6 +23,7 @@ from imagen_fast.ops import Visible
 from imagen_fast.ops.cpu import masked_patch_attention as cpu
 
 HALF = (torch.bfloat16, torch.float16)
+ROUNDINGS = 8  # of the largest value
 POISONS = (float("nan"), float("inf"), -float("inf"), 1e4, "flipped")
 
 
@@ -190,6 +191,13 @@ def assert_same_bits(one: list[Tensor], other: list[Tensor]) -> None:
         assert torch.equal(a, b), f"{name} differs by {(a.double() - b.double()).abs().max().item():.3e}"
 
 
+def assert_differ_by_roundings(name: str, one: Tensor, other: Tensor) -> None:
+    """Two sums of one precision in another order: not the error bound, which of few values is luck."""
+    if one.numel():
+        limit = ROUNDINGS * torch.finfo(one.dtype).eps * one.abs().max().item()
+        assert (one - other).abs().max().item() <= limit, f"{name}: more than {ROUNDINGS} roundings apart"
+
+
 def poisoned(x: Tensor, where: Tensor, poison: float | str) -> Tensor:
     """`x` with what nobody may look at replaced, in its own memory."""
     x[where] = -x[where] if poison == "flipped" else poison
@@ -222,7 +230,7 @@ def test_what_a_hidden_token_holds_changes_no_bit(back_end: BackEnd, rows: str) 
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_packed_equals_in_place(back_end: BackEnd, error_bound: Callable) -> None:
+def test_packed_equals_in_place(back_end: BackEnd) -> None:
     @for_all(back_end)
     def holds(example: Example) -> None:
         seen = example.seen.to(back_end.device)
@@ -230,9 +238,8 @@ def test_packed_equals_in_place(back_end: BackEnd, error_bound: Callable) -> Non
         longest = int(lengths.max())
         tensors, d_out = example.tensors(back_end.device), example.d_out(back_end.device)
 
-        def in_place(most_visible: int, dtype: torch.dtype = example.dtype, by: BackEnd = back_end) -> list:
-            context = Visible.in_place(~seen, "visible", most_visible)
-            made = by.outcome([x.to(dtype) for x in tensors], d_out.to(dtype), context)
+        def in_place(most_visible: int) -> list[Tensor]:
+            made = back_end.outcome(tensors, d_out, Visible.in_place(~seen, "visible", most_visible))
             return [x[seen] for x in made]
 
         packed = back_end.outcome([x[seen] for x in tensors], d_out[seen], Visible.packed(lengths, longest))
@@ -241,9 +248,8 @@ def test_packed_equals_in_place(back_end: BackEnd, error_bound: Callable) -> Non
         loose = in_place(example.tokens)
         if back_end.way == "native":
             assert_same_bits(packed, loose)
-        exact = in_place(longest, torch.float64, BACK_ENDS["reference"])
-        for name, *values in zip(("out", "dq", "dk", "dv"), loose, exact, packed, strict=True):
-            error_bound(*values, name)
+        for name, a, b in zip(("out", "dq", "dk", "dv"), packed, loose, strict=True):
+            assert_differ_by_roundings(name, a, b)
 
 
 @pytest.mark.usefixtures("one_thread")
