@@ -5,7 +5,8 @@ and its line in `peers/__init__.py`. What they share:
 
 - `contender.py`, `contest.py`: contenders are built, checked, and only the correct ones are timed together;
 - `apart.py`: a process for each, where they would disturb each other in one; `resident.py`: its memory;
-- `measure.py`: the interleaved timing; `correctness.py`: the error bounds;
+- `measure.py`: the interleaved timing; `cuda_graph.py`: calls of microseconds, without Python between;
+- `correctness.py`: the error bounds;
 - `record.py`, `machine.py`: the JSON, which is the record; `report.py`: its Markdown table;
 - `cli.py`: `imagen-fast bench`; `bench_*.py`: the same contests for pytest-benchmark.
 """

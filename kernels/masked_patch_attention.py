@@ -43,6 +43,7 @@ from imagen_fast.kernels.masked_patch_attention_shapes import (
     query_blocks,
     two_phase_blocks,
 )
+from imagen_fast.kernels.masked_patch_attention_tuned import tuned
 
 if launch.INSTALLED:
     from imagen_fast.kernels.masked_patch_attention_backward import (
@@ -130,7 +131,8 @@ def run_forward(
     scale: float,
 ) -> Tensor:
     q_longest, k_longest = _longest(q, q_spans, q_longest), _longest(k, k_spans, k_longest)
-    shape = forward_blocks(k_longest, q.shape[-1], q.dtype, launch.capability(q.device))
+    chip = q.shape[-1], q.dtype, launch.capability(q.device)
+    shape = tuned("attention_forward", k_longest, *chip, forward_blocks(k_longest, *chip))
     blocks = _blocks(q_longest, shape.m)
     out = _made_like(q, q_spans)
     arguments = _placement(q, k, v, q_spans, q_index, k_spans, k_index)
@@ -167,24 +169,27 @@ def run_backward(
     shared = _placement(q, k, v, q_spans, q_index, k_spans, k_index) | _strides(do=d_out)
     shared |= {"do": d_out, "scale": scale, "scale_log2": scale * LOG2_E}
 
+    def choose(kernel: str, derived: Blocks) -> Blocks:
+        return tuned(kernel, k_longest, width, dtype, capability, derived)
+
     if design == "one_tile":
-        shape = one_tile_blocks(width, dtype, capability)
+        shape = choose("attention_backward_one_tile", one_tile_blocks(width, dtype, capability))
         _launch(attention_backward_one_tile, programs, shape, shared | {"dq": dq, "dk": dk, "dv": dv})
         return dq, dk, dv
 
     statistics = torch.empty((programs, 2, q_longest), dtype=torch.float32, device=q.device)
     shared |= {"statistics": statistics, "q_longest": q_longest}
     if design == "two_phase":
-        shape = two_phase_blocks(k_longest, width, capability)
+        shape = choose("attention_backward_two_phase", two_phase_blocks(k_longest, width, capability))
         own = {"dq": dq, "dk": dk, "dv": dv, "ROW": key_row(k_longest)}
         _launch(attention_backward_two_phase, programs, shape, shared | own)
         return dq, dk, dv
 
-    shape = query_blocks(width, dtype, capability)
+    shape = choose("attention_backward_queries", query_blocks(width, dtype, capability))
     blocks = _blocks(q_longest, shape.m)
     own = {"dq": dq, "blocks": blocks}
     _launch(attention_backward_queries, programs * blocks, shape, shared | own)
-    shape = key_blocks(width, dtype)
+    shape = choose("attention_backward_keys", key_blocks(width, dtype))
     blocks = _blocks(k_longest, shape.n)
     own = {"dk": dk, "dv": dv, "blocks": blocks}
     _launch(attention_backward_keys, programs * blocks, shape, shared | own)

@@ -37,7 +37,8 @@ class Peer:
 
     def absence(self) -> Absence | None:
         """None where the peer is installed. Nothing is imported: some peers take seconds."""
-        if importlib.util.find_spec(self.module) is not None:
+        package = self.module.partition(".")[0]  # what lies inside is looked for where the package is
+        if importlib.util.find_spec(package) and importlib.util.find_spec(self.module):
             return None
         return Absence(self.name, "not installed", self.install)
 
@@ -65,6 +66,9 @@ class Peer:
 
 
 TRANSFORMERS = Peer("transformers", "transformers", "pip install 'transformers>=5.0'")
+VARLEN_ATTN = Peer("varlen_attn", "torch.nn.attention.varlen", "pip install 'torch>=2.10'")
+FLASH_ATTN = Peer("flash-attn", "flash_attn", "pip install flash-attn --no-build-isolation")
+XFORMERS = Peer("xformers", "xformers.ops", "pip install xformers")
 
 
 def compiler_absence(name: str) -> Absence | None:
