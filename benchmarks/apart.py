@@ -7,18 +7,19 @@ stops at the end of its pipe too, so that none outlives its parent.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-from imagen_fast.benchmarks import resident
 from imagen_fast.benchmarks.contender import Contender
 from imagen_fast.benchmarks.correctness import Verdict
 from imagen_fast.benchmarks.measure import Call, Failed, Sample, sampler
@@ -41,45 +42,76 @@ def start_method(preload: Sequence[str]) -> BaseContext:
     return context
 
 
-class Worker:
-    """A process with one contender in it, which is built and checked there.
+def check(start: BaseContext, contenders: Contenders, number: int) -> Verdict:
+    """What a contender's check says; in a process that goes with it, so that its leavings disturb no clock.
 
-    Args:
-        contenders: gives the same contenders in every process; can be pickled.
-        number: which of them this is.
-        cold: see `time_on_cuda`.
-        lean: give back what the checks used.
+    Raises:
+        Failed: it could not be prepared, or its process died.
     """
+    with _Process(start, _check, contenders, number) as process:
+        return process.hear()
+
+
+class _Process:
+    """A process that does `job(pipe, contender)`, in as many threads as this one."""
 
     def __init__(
-        self,
-        start: BaseContext,
-        contenders: Contenders,
-        number: int,
-        device: torch.device,
-        cold: bool,
-        lean: bool,
+        self, start: BaseContext, job: Callable[..., None], contenders: Contenders, number: int
     ) -> None:
-        self._pipe, theirs = start.Pipe()
-        arguments = (theirs, contenders, number, device, cold, lean, torch.get_num_threads())
+        self.pipe, theirs = start.Pipe()
+        arguments = (theirs, job, contenders, number, torch.get_num_threads())
         # A daemon, so that Python ends it even where nobody could call `close`.
-        self._process: Any = start.Process(target=_serve, args=arguments, daemon=True)
+        self._process: Any = start.Process(target=_run, args=arguments, daemon=True)
         with theirs:
             self._process.start()
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def verdict(self) -> Verdict:
-        """To be asked once, first.
+    def close(self) -> None:
+        """End the process: by the end of its pipe, or where it does not listen, at once."""
+        self.pipe.close()
+        self._process.join(_PATIENCE)
+        self._process.terminate()
+        self._process.join()
+
+    def hear(self) -> Any:
+        # The pipe alone would not do: children that a dead worker leaves may hold it open.
+        ready = wait([self.pipe, self._process.sentinel])
+        with suppress(EOFError, ConnectionError):
+            if self.pipe in ready:
+                heard = self.pipe.recv()
+                if isinstance(heard, Failed):
+                    raise heard
+                return heard
+        self._process.join()
+        raise Failed(_how_it_ended(self._process.exitcode))
+
+
+class Worker(_Process):
+    """A process that builds one contender, and calls it when asked.
+
+    Args:
+        contenders: gives the same contenders in every process; can be pickled.
+        number: which of them this is.
+        cold: see `time_on_cuda`.
+    """
+
+    def __init__(
+        self, start: BaseContext, contenders: Contenders, number: int, device: torch.device, cold: bool
+    ) -> None:
+        super().__init__(start, partial(_time, device, cold), contenders, number)
+
+    def ready(self) -> None:
+        """Wait until it is built; to be called once, first.
 
         Raises:
-            Failed: it could not be prepared, or its process died.
+            Failed: it could not be built, or its process died.
         """
-        return self._hear()
+        self.hear()
 
     def sample(self) -> Sample:
         """One timed call.
@@ -88,27 +120,8 @@ class Worker:
             Failed: the call raised an error, or its process died.
         """
         with suppress(ConnectionError):  # how it ended is told below
-            self._pipe.send(None)
-        return self._hear()
-
-    def close(self) -> None:
-        """End the process: by the end of its pipe, or where it does not listen, at once."""
-        self._pipe.close()
-        self._process.join(_PATIENCE)
-        self._process.terminate()
-        self._process.join()
-
-    def _hear(self) -> Any:
-        # The pipe alone would not do: children that a dead worker leaves may hold it open.
-        ready = wait([self._pipe, self._process.sentinel])
-        with suppress(EOFError, ConnectionError):
-            if self._pipe in ready:
-                heard = self._pipe.recv()
-                if isinstance(heard, Failed):
-                    raise heard
-                return heard
-        self._process.join()
-        raise Failed(_how_it_ended(self._process.exitcode))
+            self.pipe.send(None)
+        return self.hear()
 
 
 def _how_it_ended(exitcode: int) -> str:
@@ -118,32 +131,37 @@ def _how_it_ended(exitcode: int) -> str:
     return f"its process was killed by {name}{', perhaps for lack of memory' if name == 'SIGKILL' else ''}"
 
 
-def _serve(
-    pipe: Connection,
-    contenders: Contenders,
-    number: int,
-    device: torch.device,
-    cold: bool,
-    lean: bool,
-    threads: int,
+def _run(
+    pipe: Connection, job: Callable[..., None], contenders: Contenders, number: int, threads: int
 ) -> None:
-    """The life of a worker: the verdict, then a sample whenever a message comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the parent sees to it
     torch.set_num_threads(threads)
     with suppress(BrokenPipeError):
         try:
-            call, verdict = _prepare(contenders, number)
-            if lean:
-                resident.release()
-            pipe.send(verdict)
-            take = sampler(call, device, cold, alone=True)
-            while True:
-                pipe.recv()
-                pipe.send(take())
+            job(pipe, partial(_contender, contenders, number))
         except Exception as error:  # where it is the pipe's end, nobody is left to hear of it
             pipe.send(Failed.because(error))
 
 
-def _prepare(contenders: Contenders, number: int) -> tuple[Call, Verdict]:
-    """In a function of its own: the other contenders, and what the checks made, go with it."""
-    return next(islice(contenders(), number, None)).prepare()
+def _contender(contenders: Contenders, number: int) -> Contender:
+    return next(islice(contenders(), number, None))
+
+
+def _check(pipe: Connection, contender: Callable[[], Contender]) -> None:
+    pipe.send(contender().prepare()[1])
+
+
+def _time(device: torch.device, cold: bool, pipe: Connection, contender: Callable[[], Contender]) -> None:
+    """A sample whenever a message comes."""
+    take = sampler(_built(contender()), device, cold, alone=True)
+    gc.collect()  # what it was made from
+    pipe.send(None)
+    while True:
+        pipe.recv()
+        pipe.send(take())
+
+
+def _built(contender: Contender) -> Call:
+    if contender.build is None:
+        raise TypeError("a contender that lives apart needs a build")
+    return contender.build()

@@ -19,12 +19,14 @@ class Contender:
     Args:
         case: operation, use, sizes, hidden share, type and pass, as in `mae small same-objective bf16 step`.
         implementation: `OURS`, or the peer and its mode.
-        prepare: sets up the process where that matters, builds what is timed and checks it; nothing is
-            built before.
+        prepare: builds what is timed and checks it; nothing is built before.
         facts: workload and settings, for the record.
+        build: builds what is timed, and sets up the process where that matters; for contests whose
+            contenders live apart.
     """
 
     case: str
     implementation: str
     prepare: Callable[[], tuple[Call, Verdict]]
     facts: dict[str, Any] = field(default_factory=dict)
+    build: Callable[[], Call] | None = None

@@ -12,7 +12,7 @@ import torch
 from imagen_fast.benchmarks import apart
 from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.correctness import Verdict
-from imagen_fast.benchmarks.measure import Effort, Failed, Sampler, Timing, interleave, sampler
+from imagen_fast.benchmarks.measure import Effort, Failed, Sample, Sampler, Timing, interleave, sampler
 from imagen_fast.benchmarks.peers import Absence
 
 # Builds and checks the contender of this number; Failed, or any error of its own, where it cannot.
@@ -27,10 +27,8 @@ class Contest:
         measured: the pass: `forward`, `backward`, `step`, ...
         contenders: called once a process, so that what the checks share is gone before anything is timed.
         cold: on a GPU, empty the second-level cache before each call (for kernels, not for whole steps).
-        apart: each contender lives in a process of its own, as its user runs it: neighbours share no heap.
-            `contenders` must be picklable then.
-        lean: processes apart give back what their checks used, so that many large ones fit beside each other;
-            the warm-up then takes longer.
+        apart: each contender lives in a process of its own that does nothing else, as its user runs it:
+            neighbours share no heap. `contenders` must be picklable then, and each have a `build`.
         preload: modules that processes apart begin with, since they are slow to import.
     """
 
@@ -41,7 +39,6 @@ class Contest:
     absent: tuple[Absence, ...] = ()
     cold: bool = False
     apart: bool = False
-    lean: bool = False
     preload: tuple[str, ...] = ()
 
 
@@ -83,14 +80,20 @@ def _apart(contest: Contest, device: torch.device, processes: ExitStack) -> Ente
     start = apart.start_method(contest.preload)
 
     def enter(number: int, contender: Contender) -> tuple[Sampler, Verdict]:
-        worker = apart.Worker(start, contest.contenders, number, device, contest.cold, contest.lean)
-        processes.enter_context(worker)
-        verdict = worker.verdict()
+        verdict = apart.check(start, contest.contenders, number)
         if not verdict.correct:
-            worker.close()
+            return _nothing, verdict
+        worker = processes.enter_context(
+            apart.Worker(start, contest.contenders, number, device, contest.cold)
+        )
+        worker.ready()
         return worker.sample, verdict
 
     return enter
+
+
+def _nothing() -> Sample:
+    raise Failed("it was not correct, and is not timed")
 
 
 def _check(

@@ -1,10 +1,7 @@
-"""The memory that this process has resident: the most of it, as Linux counts it, and less of it."""
+"""The memory that this process has resident: the most of it, as Linux counts it."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import platform
 from pathlib import Path
 
 _SELF = Path("/proc/self")
@@ -26,10 +23,3 @@ def peak() -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
-
-
-def release() -> None:
-    """What nothing refers to any more goes back to the system; of the heap, where glibc keeps it."""
-    gc.collect()
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)

@@ -77,7 +77,6 @@ def contest(
         missing,
         # On a GPU the weights lie outside the heap, and every process would bring a context of its own.
         apart=workload.device.type == "cpu",
-        lean=not quick,
         preload=(__name__, *([] if TRANSFORMERS.absence() else [VITMAE])),
     )
 
@@ -188,17 +187,20 @@ class _Vitmae(_Plain):
         return vitmae.training_step(self.model, self.workload.data, dtype, compiled, fused)
 
     def contender(self, case: str, mode: _Mode) -> Contender:
-        def prepare() -> tuple[Call, Verdict]:
+        def build() -> TrainingStep:
             if mode.keeps_memory:
                 native.keep_freed_memory()
-            step = self.step(mode.dtype, mode.compiled, mode.fused)
+            return self.step(mode.dtype, mode.compiled, mode.fused)
+
+        def prepare() -> tuple[Call, Verdict]:
+            step = build()
             answer = step.answer(self.workload.checked)
             if mode.dtype == torch.float32:  # what all others are held against
                 return step, Verdict(math.isfinite(answer.loss), {"loss": answer.loss})
             return step, within(errors(answer, self.exact), HALF, "its own fp32")
 
         facts = {"decoder": _describe(self.decoder)} | mode.facts
-        return Contender(case, mode.name, prepare, self.workload.facts() | facts)
+        return Contender(case, mode.name, prepare, self.workload.facts() | facts, build)
 
 
 @dataclass
@@ -247,10 +249,13 @@ class _Ours:
         half = dtype == torch.bfloat16
         keeps_memory = self.workload.device.type == "cpu"
 
-        def prepare() -> tuple[Call, Verdict]:
+        def build() -> TrainingStep:
             if keeps_memory:
                 native.keep_freed_memory()  # as our training loop does
-            step = self.step(dtype, compiled)
+            return self.step(dtype, compiled)
+
+        def prepare() -> tuple[Call, Verdict]:
+            step = build()
             if not half:
                 return step, self.same(step)
             found = errors(step.answer(self.workload.checked), self.plain.exact)
@@ -267,7 +272,7 @@ class _Ours:
             "compiled": compiled,
             "keeps_freed_memory": keeps_memory,
         }
-        return Contender(case, OURS, prepare, self.workload.facts() | facts)
+        return Contender(case, OURS, prepare, self.workload.facts() | facts, build)
 
 
 def _describe(decoder: DecoderConfig) -> str:

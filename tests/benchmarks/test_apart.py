@@ -20,8 +20,8 @@ from imagen_fast.benchmarks.measure import Effort
 CPU = torch.device("cpu")
 
 
-def run(contenders, effort, apart=True, tell=lambda _: None, lean=False):
-    return hold(Contest("fake", "step", contenders, effort, apart=apart, lean=lean), CPU, tell)
+def run(contenders, effort, apart=True, tell=lambda _: None):
+    return hold(Contest("fake", "step", contenders, effort, apart=apart), CPU, tell)
 
 
 @pytest.fixture
@@ -64,10 +64,10 @@ def test_results_are_alike_here_and_apart(fakes, tmp_path, apart):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the platform does not count this")
 def test_peak_memory_is_that_of_the_timed_calls(fakes, tmp_path):
-    """Without what the checks freed, where processes are lean."""
+    """Without what the checks freed."""
     log = tmp_path / "log"
     small, large, littered = (
-        run(contenders, Effort(0, 1, 1, 0), lean=True)[0].timing.peak_bytes
+        run(contenders, Effort(0, 1, 1, 0))[0].timing.peak_bytes
         for contenders in (
             partial(fakes.good, log),
             partial(fakes.good, log, 2**27),
