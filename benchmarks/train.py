@@ -28,7 +28,7 @@ from imagen_fast.models.convert import load_vitmae
 
 # The first step after the checks finds no memory in its process; it is the warm-up.
 QUICK = Effort(warmup=1, least=2, most=9, seconds=15)
-FULL = Effort(warmup=1, least=7, most=30, seconds=75)
+FULL = Effort(warmup=2, least=5, most=30, seconds=60)
 
 # Imported where it is built, and only where transformers is installed.
 VITMAE = "imagen_fast.benchmarks.peers.vitmae"
