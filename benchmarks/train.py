@@ -26,7 +26,7 @@ from imagen_fast.benchmarks.step import TrainingStep
 from imagen_fast.models import DecoderConfig, MaskedAutoencoder, vit_config
 from imagen_fast.models.convert import load_vitmae
 
-# The first step after the checks finds no memory in its process; it is the warm-up.
+# The first steps find no memory in their process: they are the warm-up.
 QUICK = Effort(warmup=1, least=2, most=9, seconds=15)
 FULL = Effort(warmup=2, least=5, most=30, seconds=60)
 
@@ -48,8 +48,11 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
             # is made for one shape, so a GPU's run checks the whole batch.
             checked = 2 if quick and device.type == "cpu" else batch
             workload = mae.Workload(vit_config(size), batch, device, checked)
-            # What kept memory does for a peer is shown once: at Base all of them would not fit into 24 GB.
-            yield contest(f"mae {size}", workload, quick, memory_kept=size == "small")
+            if quick or device.type != "cpu":
+                yield contest(f"mae {size}", workload, quick)
+            else:  # at Base all together would not fit into 24 GB
+                yield contest(f"mae {size}", workload, quick, cross=False)
+                yield contest(f"mae {size}", workload, quick, same=False)
 
 
 def contest(
@@ -58,21 +61,22 @@ def contest(
     quick: bool,
     decoder: DecoderConfig = FULL_DECODER,
     queries: int = CROSS_QUERIES,
-    memory_kept: bool = False,
+    same: bool = True,
+    cross: bool = True,
 ) -> Contest:
     """The contest of one size; `decoder` is ViTMAE's, the cross decoders have its width and heads.
 
     Args:
-        memory_kept: a full run on the CPU also shows the peer in a process that keeps freed memory, as ours.
+        same, cross: which objectives of ours take part.
     """
     absent = [TRANSFORMERS.absence()]
     if not quick and absent == [None]:
         absent.append(compiler_absence("transformers bf16 compiled"))
     missing = tuple(absence for absence in absent if absence is not None)
     return Contest(
-        name,
+        name if same else f"{name} cross",
         "step",
-        partial(_contenders, name, workload, quick, decoder, queries, memory_kept, missing),
+        partial(_contenders, name, workload, quick, decoder, queries, (same, cross), missing),
         QUICK if quick else FULL,
         missing,
         # On a GPU the weights lie outside the heap, and every process would bring a context of its own.
@@ -87,30 +91,31 @@ def _contenders(
     quick: bool,
     decoder: DecoderConfig,
     queries: int,
-    memory_kept: bool,
+    objectives: tuple[bool, bool],
     absent: tuple[Absence, ...],
 ) -> Iterator[Contender]:
     missing = {absence.peer for absence in absent}
     on_cuda = workload.device.type == "cuda"
     vitmae = None if TRANSFORMERS.name in missing else _Vitmae(workload, decoder)
-    same = _Ours(workload, decoder, 1.0, vitmae)
-    yield same.contender(f"{name} same-objective bf16 step", torch.bfloat16)
-    if not quick:
-        yield same.contender(f"{name} same-objective fp32 step", torch.float32)
-    if on_cuda:
-        yield same.contender(f"{name} same-objective bf16 compiled step", torch.bfloat16, compiled=True)
-    for depth in CROSS_DEPTHS[: 1 if quick else None]:
+    same, cross = objectives
+    if same:
+        ours = _Ours(workload, decoder, 1.0, vitmae)
+        yield ours.contender(f"{name} same-objective bf16 step", torch.bfloat16)
+        if not quick:
+            yield ours.contender(f"{name} same-objective fp32 step", torch.float32)
+        if on_cuda:
+            yield ours.contender(f"{name} same-objective bf16 compiled step", torch.bfloat16, compiled=True)
+    for depth in CROSS_DEPTHS[: (1 if quick else None) if cross else 0]:
         shape = DecoderConfig("cross", decoder.embed_dim, depth, decoder.heads, decoder.mlp_ratio)
-        cross = _Ours(workload, shape, queries / workload.hidden, None)
-        yield cross.contender(f"{name} cross {queries}x{depth} bf16 step", torch.bfloat16)
+        ours = _Ours(workload, shape, queries / workload.hidden, None)
+        yield ours.contender(f"{name} cross {queries}x{depth} bf16 step", torch.bfloat16)
     if vitmae is None:
         return
     modes = [_Mode(torch.bfloat16), _Mode(torch.float32)]
-    if not quick and "transformers bf16 compiled" not in missing:
-        modes.append(_Mode(torch.bfloat16, compiled=True))
-    if not quick and not on_cuda:  # on a GPU PyTorch's own default is fast, and the heap holds no weights
-        modes.append(_Mode(torch.bfloat16, fused=False))
-        if memory_kept:
+    if not quick and same:
+        if "transformers bf16 compiled" not in missing:
+            modes.append(_Mode(torch.bfloat16, compiled=True))
+        if not on_cuda:  # there the heap holds no weights
             modes.append(_Mode(torch.bfloat16, keeps_memory=True))
     for mode in modes:
         yield vitmae.contender(f"{name} same-objective {mode.precision} step", mode)
@@ -121,13 +126,11 @@ class _Mode:
     """One way to train transformers' model.
 
     Args:
-        fused: the fused AdamW, which its Trainer takes by default since PyTorch 2.8, and PyTorch's fastest.
         keeps_memory: its process keeps what memory it frees, as our trainer's does.
     """
 
     dtype: torch.dtype
     compiled: bool = False
-    fused: bool = True
     keeps_memory: bool = False
 
     @property
@@ -137,14 +140,14 @@ class _Mode:
     @property
     def name(self) -> str:
         name = f"transformers {self.precision}{' compiled' if self.compiled else ''}"
-        name += "" if self.fused else ", plain AdamW"
         return name + (", memory kept" if self.keeps_memory else "")
 
     @property
     def facts(self) -> dict[str, Any]:
         return {
             "precision": "fp32" if self.precision == "fp32" else "bf16 autocast on fp32 weights",
-            "optimizer": f"torch.optim.AdamW({'fused=True' if self.fused else ''})",
+            # What its Trainer takes by default since PyTorch 2.8, and PyTorch's fastest.
+            "optimizer": "torch.optim.AdamW(fused=True)",
             "compiled": self.compiled,
             "keeps_freed_memory": self.keeps_memory,
         }
@@ -181,16 +184,16 @@ class _Vitmae(_Plain):
             torch.manual_seed(mae.SEED)
             return vitmae.build(self.workload.encoder, self.decoder, self.workload.hidden_share)
 
-    def step(self, dtype: torch.dtype, compiled: bool = False, fused: bool = True) -> TrainingStep:
+    def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
         from imagen_fast.benchmarks.peers import vitmae
 
-        return vitmae.training_step(self.model, self.workload.data, dtype, compiled, fused)
+        return vitmae.training_step(self.model, self.workload.data, dtype, compiled)
 
     def contender(self, case: str, mode: _Mode) -> Contender:
         def build() -> TrainingStep:
             if mode.keeps_memory:
                 native.keep_freed_memory()
-            return self.step(mode.dtype, mode.compiled, mode.fused)
+            return self.step(mode.dtype, mode.compiled)
 
         def prepare() -> tuple[Call, Verdict]:
             step = build()

@@ -78,7 +78,22 @@ def test_a_wrong_gradient_is_found(monkeypatch):
 
 def test_quick_takes_small_only_and_full_every_size():
     assert [contest.name for contest in train.contests(CPU, quick=True)] == ["mae small"]
-    assert [c.name for c in train.contests(CPU, quick=False)] == ["mae tiny", "mae small", "mae base"]
+    names = [f"mae {size}{kind}" for size in ("tiny", "small", "base") for kind in ("", " cross")]
+    assert [c.name for c in train.contests(CPU, quick=False)] == names
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_full_run_has_each_objective_of_ours_in_one_contest(same):
+    """With the peer in both types beside it."""
+    pytest.importorskip("transformers")
+    contests = [c for c in train.contests(CPU, quick=False) if c.name.startswith("mae base")]
+    contenders = list(contests[0 if same else 1].contenders())
+    ours = [c.case for c in contenders if c.implementation == OURS]
+    kinds = (
+        ["same-objective bf16", "same-objective fp32"] if same else ["cross 49x12 bf16", "cross 49x8 bf16"]
+    )
+    assert ours == [f"mae base {kind} step" for kind in kinds]
+    assert {"transformers bf16", "transformers fp32"} <= {c.implementation for c in contenders}
 
 
 def test_on_the_cpu_each_has_a_process_of_its_own():
