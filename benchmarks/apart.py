@@ -42,24 +42,12 @@ def start_method(preload: Sequence[str]) -> BaseContext:
     return context
 
 
-def check(start: BaseContext, contenders: Contenders, number: int) -> Verdict:
-    """What a contender's check says; in a process that goes with it, so that its leavings disturb no clock.
-
-    Raises:
-        Failed: it could not be prepared, or its process died.
-    """
-    with _Process(start, _check, contenders, number) as process:
-        return process.hear()
-
-
 class _Process:
-    """A process that does `job(pipe, contender)`, in as many threads as this one."""
+    """A process that does `job(pipe, contenders)`, in as many threads as this one."""
 
-    def __init__(
-        self, start: BaseContext, job: Callable[..., None], contenders: Contenders, number: int
-    ) -> None:
+    def __init__(self, start: BaseContext, job: Callable[..., None], contenders: Contenders) -> None:
         self.pipe, theirs = start.Pipe()
-        arguments = (theirs, job, contenders, number, torch.get_num_threads())
+        arguments = (theirs, job, contenders, torch.get_num_threads())
         # A daemon, so that Python ends it even where nobody could call `close`.
         self._process: Any = start.Process(target=_run, args=arguments, daemon=True)
         with theirs:
@@ -71,12 +59,25 @@ class _Process:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
     def close(self) -> None:
         """End the process: by the end of its pipe, or where it does not listen, at once."""
         self.pipe.close()
         self._process.join(_PATIENCE)
         self._process.terminate()
         self._process.join()
+
+    def ask(self, question: Any = None) -> Any:
+        """What it answers.
+
+        Raises:
+            Failed: it answered with an error, or died.
+        """
+        with suppress(ConnectionError):  # how it ended is told below
+            self.pipe.send(question)
+        return self.hear()
 
     def hear(self) -> Any:
         # The pipe alone would not do: children that a dead worker leaves may hold it open.
@@ -91,6 +92,35 @@ class _Process:
         raise Failed(_how_it_ended(self._process.exitcode))
 
 
+class Checks:
+    """What the contenders' checks say, from a process that goes before anything is timed.
+
+    One process makes them all, so that they share what they are held against; where a check kills it,
+    another makes the next.
+    """
+
+    def __init__(self, start: BaseContext, contenders: Contenders) -> None:
+        self._begin = partial(_Process, start, _check, contenders)
+        self._process: _Process | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.close()
+
+    def verdict(self, number: int) -> Verdict:
+        """On the contender of this number.
+
+        Raises:
+            Failed: it could not be prepared, or the process died.
+        """
+        if self._process is None or not self._process.is_alive():
+            self._process = self._begin()
+        return self._process.ask(number)
+
+
 class Worker(_Process):
     """A process that builds one contender, and calls it when asked.
 
@@ -103,7 +133,7 @@ class Worker(_Process):
     def __init__(
         self, start: BaseContext, contenders: Contenders, number: int, device: torch.device, cold: bool
     ) -> None:
-        super().__init__(start, partial(_time, device, cold), contenders, number)
+        super().__init__(start, partial(_time, device, cold, number), contenders)
 
     def ready(self) -> None:
         """Wait until it is built; to be called once, first.
@@ -119,9 +149,7 @@ class Worker(_Process):
         Raises:
             Failed: the call raised an error, or its process died.
         """
-        with suppress(ConnectionError):  # how it ended is told below
-            self.pipe.send(None)
-        return self.hear()
+        return self.ask()
 
 
 def _how_it_ended(exitcode: int) -> str:
@@ -131,29 +159,35 @@ def _how_it_ended(exitcode: int) -> str:
     return f"its process was killed by {name}{', perhaps for lack of memory' if name == 'SIGKILL' else ''}"
 
 
-def _run(
-    pipe: Connection, job: Callable[..., None], contenders: Contenders, number: int, threads: int
-) -> None:
+def _run(pipe: Connection, job: Callable[..., None], contenders: Contenders, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the parent sees to it
     torch.set_num_threads(threads)
-    with suppress(BrokenPipeError):
+    with suppress(BrokenPipeError, EOFError):  # nobody is left to ask or to hear
         try:
-            job(pipe, partial(_contender, contenders, number))
-        except Exception as error:  # where it is the pipe's end, nobody is left to hear of it
+            job(pipe, contenders)
+        except EOFError:
+            raise
+        except Exception as error:
             pipe.send(Failed.because(error))
 
 
-def _contender(contenders: Contenders, number: int) -> Contender:
-    return next(islice(contenders(), number, None))
+def _check(pipe: Connection, contenders: Contenders) -> None:
+    """The verdict on a contender whenever its number comes."""
+    known = list(contenders())
+    while True:
+        number = pipe.recv()
+        try:
+            pipe.send(known[number].prepare()[1])
+        except Exception as error:
+            pipe.send(Failed.because(error))
+        gc.collect()  # the model that was checked
 
 
-def _check(pipe: Connection, contender: Callable[[], Contender]) -> None:
-    pipe.send(contender().prepare()[1])
-
-
-def _time(device: torch.device, cold: bool, pipe: Connection, contender: Callable[[], Contender]) -> None:
+def _time(device: torch.device, cold: bool, number: int, pipe: Connection, contenders: Contenders) -> None:
     """A sample whenever a message comes."""
-    take = sampler(_built(contender()), device, cold, alone=True)
+    contender = next(islice(contenders(), number, None))
+    take = sampler(_built(contender), device, cold, alone=True)
+    del contender
     gc.collect()  # what it was made from
     pipe.send(None)
     while True:

@@ -25,7 +25,7 @@ class Contest:
 
     Args:
         measured: the pass: `forward`, `backward`, `step`, ...
-        contenders: called once a process, so that what the checks share is gone before anything is timed.
+        contenders: called once a process. Apart, what the checks share is gone before anything is timed.
         cold: on a GPU, empty the second-level cache before each call (for kernels, not for whole steps).
         apart: each contender lives in a process of its own that does nothing else, as its user runs it:
             neighbours share no heap. `contenders` must be picklable then, and each have a `build`.
@@ -61,8 +61,9 @@ class Result:
 def hold(contest: Contest, device: torch.device, tell: Callable[[str], None] = print) -> list[Result]:
     """Run a contest; `tell` hears what is being done."""
     with ExitStack() as processes:
-        enter = _apart(contest, device, processes) if contest.apart else _here(contest, device)
-        results, samplers = _check(contest, enter, tell)
+        with ExitStack() as checks:
+            enter = _apart(contest, device, processes, checks) if contest.apart else _here(contest, device)
+            results, samplers = _check(contest, enter, tell)
         tell(f"{contest.name}: timing {len(samplers)} implementations in turn")
         timings = interleave(samplers, contest.effort)
     return [_timed(result, timings.get(str(number))) for number, result in enumerate(results)]
@@ -76,16 +77,16 @@ def _here(contest: Contest, device: torch.device) -> Enter:
     return enter
 
 
-def _apart(contest: Contest, device: torch.device, processes: ExitStack) -> Enter:
+def _apart(contest: Contest, device: torch.device, processes: ExitStack, checks: ExitStack) -> Enter:
     start = apart.start_method(contest.preload)
+    checked = checks.enter_context(apart.Checks(start, contest.contenders))
 
     def enter(number: int, contender: Contender) -> tuple[Sampler, Verdict]:
-        verdict = apart.check(start, contest.contenders, number)
+        verdict = checked.verdict(number)
         if not verdict.correct:
             return _nothing, verdict
-        worker = processes.enter_context(
-            apart.Worker(start, contest.contenders, number, device, contest.cold)
-        )
+        worker = apart.Worker(start, contest.contenders, number, device, contest.cold)
+        processes.enter_context(worker)
         worker.ready()
         return worker.sample, verdict
 

@@ -38,17 +38,11 @@ class TrainingStep:
         self.update()
         return loss.detach()
 
-    def answer(self, images: int, update: bool = True) -> Answer:
-        """The loss and the gradients of a step on the first few images.
-
-        Args:
-            update: make the step whole, so that the optimiser has allocated its state before anything is
-                timed. What is never timed has no need of that memory.
-        """
+    def answer(self, images: int) -> Answer:
+        """The loss and the gradients of a step on the first few images; it leaves the weights as they are."""
         with full_float32():
             loss = self.forward(*(part[:images] for part in self.batch))
             loss.backward()
         gradients = {name: p.grad for name, p in self.module.named_parameters() if p.grad is not None}
-        if update:
-            self.update()  # which lets go of the gradients, and leaves them as they are
+        self.module.zero_grad()  # which lets go of the gradients, and leaves them as they are
         return Answer(float(loss.detach()), self.names(gradients))
