@@ -5,7 +5,8 @@
 // next product wants them. Two registers of queries are worked on at a time, or one where no more are
 // left, so that the scores stay in the first-level cache. With the logarithm of each row's sum kept from the
 // forward, the backward makes probabilities and their gradients tile by tile in registers (Dao 2023,
-// FlashAttention-2).
+// FlashAttention-2), and adds a share of the queries at a time to the gradients of keys and values: of long
+// rows no more is held than the caches can.
 #include "cpu/attention.h"
 #include "cpu/attention_rows.h"
 
@@ -48,8 +49,10 @@ struct Sizes {
           query_words(query_lanes / PER_WORD),
           key_words(up(keys, PER_WORD) / PER_WORD) {}
 
-    // From one row of all queries to the next: whole cache lines, wherever a block begins.
-    std::int64_t query_row() const { return up(query_words, LANES); }
+    // The queries of one share are one partial sum of a gradient. From one row of them to the next: whole
+    // cache lines, wherever a block begins.
+    static constexpr std::int64_t SHARE = PARTIAL * PER_WORD;
+    std::int64_t share_row() const { return std::min(up(query_words, LANES), PARTIAL); }
 };
 
 // A bump allocator over the workspace; everything starts on a cache line.
@@ -66,10 +69,9 @@ struct Workspace {
 
 // Calls work(Number<VECTORS>, first query) for blocks of two registers of queries; the last may have one.
 template <class Work>
-void in_blocks(std::int64_t queries, Work work) {
-    std::int64_t first = 0;
-    for (; first + LANES < queries; first += BLOCK) work(Number<2>{}, first);
-    if (first < queries) work(Number<1>{}, first);
+void in_blocks(std::int64_t first, std::int64_t end, Work work) {
+    for (; first + LANES < end; first += BLOCK) work(Number<2>{}, first);
+    if (first < end) work(Number<1>{}, first);
 }
 
 // What one head reads. Its rows lie far apart, each in a page of its own, where no processor's prefetcher
@@ -117,7 +119,7 @@ void forward(const Attention& a, const TokenView& out_view, float* log_sums, std
 
     copy_rows(k, size.width_words, keys, W{});
     word_rows(v, size.keys, size.width, values, W{});
-    in_blocks(size.queries, [&](auto vectors, std::int64_t first) {
+    in_blocks(0, size.queries, [&](auto vectors, std::int64_t first) {
         constexpr int V = vectors, STEP = V * LANES;
         next.prefetch(first, STEP, size.queries, size.width);
         turn_rows<W, V>(q, first, size.width_words, turned);
@@ -175,7 +177,7 @@ void backward(const Attention& a, const TokenView& out_view, const float* log_su
     const Rows<T> d_k(gradients.k, a.keys, image, head), d_v(gradients.v, a.keys, image, head);
     if (!q.count || !k.count) return;
     const Sizes<T> size(a.width, q.count, k.count);
-    const std::int64_t width_words = size.width_words, query_row = size.query_row();
+    const std::int64_t width_words = size.width_words, row = size.share_row();
     Workspace work{memory};
     Word* keys = work.words(size.keys * width_words);
     Word* values = work.words(size.keys * width_words);
@@ -187,9 +189,10 @@ void backward(const Attention& a, const TokenView& out_view, const float* log_su
     Word* out_turned = work.words(width_words * BLOCK);
     Word* words = work.words((size.keys + 1) * BLOCK);
     float* result = work.floats(size.width * BLOCK);
-    Word* all_p = work.words(size.keys * query_row);
-    Word* all_ds = work.words(size.keys * query_row);
-    float* sums = work.floats(size.keys * size.width_lanes);
+    Word* all_p = work.words(size.keys * row);
+    Word* all_ds = work.words(size.keys * row);
+    float* d_k_sums = work.floats(size.keys * size.width_lanes);
+    float* d_v_sums = work.floats(size.keys * size.width_lanes);
     const Floats factor = all(a.scale * LOG2_E);
 
     copy_rows(k, width_words, keys, W{});
@@ -197,52 +200,56 @@ void backward(const Attention& a, const TokenView& out_view, const float* log_su
     word_rows(k, size.keys, size.width, keys_across, W{});
     word_rows(q, size.query_lanes, size.width, queries_across, W{});
     word_rows(d_out, size.query_lanes, size.width, d_out_across, W{});
-    in_blocks(size.queries, [&](auto vectors, std::int64_t first) {
-        constexpr int V = vectors, STEP = V * LANES, PER_WORD = Sizes<T>::PER_WORD;
-        next.prefetch(first, STEP, size.queries, size.width);
-        turn_rows<W, V>(q, first, width_words, q_turned);
-        turn_rows<W, V>(d_out, first, width_words, d_out_turned);
-        turn_rows<W, V>(out, first, width_words, out_turned);
-        // delta = sum over keys of p * d_p = sum over the width of out * d_out
-        Floats delta[V], log_sum[V], scale[V];
-        for (int l = 0; l < V; ++l) {
-            const std::int64_t lane = first + l * LANES;
-            scale[l] = all(a.scale);
-            log_sum[l] = load(log_sums + lane, size.queries - lane);
-            delta[l] = Floats{};
-            for (std::int64_t w = 0; w < width_words; ++w)
-                delta[l] = W::multiply_add(delta[l], read<Bits>(out_turned + w * STEP + l * LANES),
-                                           read<Bits>(d_out_turned + w * STEP + l * LANES));
-        }
-        in_tiles(size.keys, [&](auto many, std::int64_t n) {
-            auto p =
-                multiply<W, many, V>({keys + n * width_words, width_words, 1}, q_turned, STEP, width_words);
-            for (int i = 0; i < many; ++i) {
-                for (int l = 0; l < V; ++l)
-                    p.sum[i][l] = exp2<EXP2_DEGREE<T>>(p.sum[i][l] * factor - log_sum[l]);
-                store_row_words(all_p + (n + i) * query_row + first / PER_WORD, p.sum[i], W{});
+    for (std::int64_t share = 0; share < size.queries; share += size.SHARE) {
+        in_blocks(share, std::min(share + size.SHARE, size.queries), [&](auto vectors, std::int64_t first) {
+            constexpr int V = vectors, STEP = V * LANES, PER_WORD = Sizes<T>::PER_WORD;
+            next.prefetch(first, STEP, size.queries, size.width);
+            turn_rows<W, V>(q, first, width_words, q_turned);
+            turn_rows<W, V>(d_out, first, width_words, d_out_turned);
+            turn_rows<W, V>(out, first, width_words, out_turned);
+            // delta = sum over keys of p * d_p = sum over the width of out * d_out
+            Floats delta[V], log_sum[V], scale[V];
+            for (int l = 0; l < V; ++l) {
+                const std::int64_t lane = first + l * LANES;
+                scale[l] = all(a.scale);
+                log_sum[l] = load(log_sums + lane, size.queries - lane);
+                delta[l] = Floats{};
+                for (std::int64_t w = 0; w < width_words; ++w)
+                    delta[l] = W::multiply_add(delta[l], read<Bits>(out_turned + w * STEP + l * LANES),
+                                               read<Bits>(d_out_turned + w * STEP + l * LANES));
             }
-            auto ds = multiply<W, many, V>({values + n * width_words, width_words, 1}, d_out_turned, STEP,
-                                           width_words);
-            for (int i = 0; i < many; ++i) {
-                for (int l = 0; l < V; ++l) ds.sum[i][l] = p.sum[i][l] * (ds.sum[i][l] - delta[l]);
-                store_row_words(all_ds + (n + i) * query_row + first / PER_WORD, ds.sum[i], W{});
-            }
-            for (int i = 0; i < many; i += 2)
-                for (int l = 0; l < V; ++l)
-                    store_pair_words(words + (n + i) / PER_WORD * STEP + l * LANES, STEP, ds.sum[i][l],
-                                     i + 1 < many ? ds.sum[i + 1][l] : Floats{}, W{});
+            in_tiles(size.keys, [&](auto many, std::int64_t n) {
+                auto p = multiply<W, many, V>({keys + n * width_words, width_words, 1}, q_turned, STEP,
+                                              width_words);
+                for (int i = 0; i < many; ++i) {
+                    for (int l = 0; l < V; ++l)
+                        p.sum[i][l] = exp2<EXP2_DEGREE<T>>(p.sum[i][l] * factor - log_sum[l]);
+                    store_row_words(all_p + (n + i) * row + (first - share) / PER_WORD, p.sum[i], W{});
+                }
+                auto ds = multiply<W, many, V>({values + n * width_words, width_words, 1}, d_out_turned, STEP,
+                                               width_words);
+                for (int i = 0; i < many; ++i) {
+                    for (int l = 0; l < V; ++l) ds.sum[i][l] = p.sum[i][l] * (ds.sum[i][l] - delta[l]);
+                    store_row_words(all_ds + (n + i) * row + (first - share) / PER_WORD, ds.sum[i], W{});
+                }
+                for (int i = 0; i < many; i += 2)
+                    for (int l = 0; l < V; ++l)
+                        store_pair_words(words + (n + i) / PER_WORD * STEP + l * LANES, STEP, ds.sum[i][l],
+                                         i + 1 < many ? ds.sum[i + 1][l] : Floats{}, W{});
+            });
+            gemm<W>(result, STEP, {keys_across, 1, size.width_lanes}, words, STEP, size.width, STEP,
+                    size.key_words);
+            write_turned<V>(result, scale, d_q, first, size.width);
         });
-        gemm<W>(result, STEP, {keys_across, 1, size.width_lanes}, words, STEP, size.width, STEP,
-                size.key_words);
-        write_turned<V>(result, scale, d_q, first, size.width);
-    });
-    gemm<W>(sums, size.width_lanes, {all_ds, query_row, 1}, queries_across, size.width_lanes, size.keys,
-            size.width_lanes, size.query_words);
-    write_rows(sums, size.width_lanes, a.scale, d_k, size.width);
-    gemm<W>(sums, size.width_lanes, {all_p, query_row, 1}, d_out_across, size.width_lanes, size.keys,
-            size.width_lanes, size.query_words);
-    write_rows(sums, size.width_lanes, 1.0f, d_v, size.width);
+        const std::int64_t steps = std::min(size.SHARE, size.query_lanes - share) / Sizes<T>::PER_WORD;
+        const std::int64_t across = share / Sizes<T>::PER_WORD * size.width_lanes;
+        gemm<W>(d_k_sums, size.width_lanes, {all_ds, row, 1}, queries_across + across, size.width_lanes,
+                size.keys, size.width_lanes, steps, share > 0);
+        gemm<W>(d_v_sums, size.width_lanes, {all_p, row, 1}, d_out_across + across, size.width_lanes,
+                size.keys, size.width_lanes, steps, share > 0);
+    }
+    write_rows(d_k_sums, size.width_lanes, a.scale, d_k, size.width);
+    write_rows(d_v_sums, size.width_lanes, 1.0f, d_v, size.width);
 }
 
 }  // namespace
@@ -252,7 +259,7 @@ std::int64_t attention_workspace(const Attention& a) {
     const Sizes<float> s(a.width, a.queries.longest, a.keys.longest);
     const std::int64_t key_side = (s.keys + 1) * s.width_lanes, query_side = s.query_lanes * s.width_lanes;
     const std::int64_t block = (s.keys + 2 * s.width_lanes + 2) * BLOCK;
-    return 4 * key_side + 2 * query_side + 2 * s.keys * s.query_row() + 2 * block + 16 * LANES;
+    return 5 * key_side + 2 * query_side + 2 * s.keys * s.share_row() + 2 * block + 17 * LANES;
 }
 
 void attention_forward_one(const Attention& a, const TokenView& out, float* log_sums, std::int64_t image,

@@ -99,7 +99,7 @@ constexpr std::int64_t PARTIAL = 128;
 
 template <class W, int VECTORS>
 static inline void gemm_columns(float* c, std::int64_t c_row, WordMatrix a, const Word* b,
-                                std::int64_t b_step, std::int64_t rows, std::int64_t steps) {
+                                std::int64_t b_step, std::int64_t rows, std::int64_t steps, bool add) {
     in_tiles(rows, [&](auto many, std::int64_t r) {
         for (std::int64_t k = 0; k < steps; k += PARTIAL) {
             const auto part = multiply<W, many, VECTORS>(a.from(r, k), b + k * b_step, b_step,
@@ -107,20 +107,20 @@ static inline void gemm_columns(float* c, std::int64_t c_row, WordMatrix a, cons
             for (int i = 0; i < many; ++i)
                 for (int v = 0; v < VECTORS; ++v) {
                     float* to = c + (r + i) * c_row + v * LANES;
-                    store(to, k ? load(to) + part.sum[i][v] : part.sum[i][v]);
+                    store(to, add || k ? load(to) + part.sum[i][v] : part.sum[i][v]);
                 }
         }
     });
 }
 
-// `columns` is a multiple of LANES.
+// `columns` is a multiple of LANES. With `add` the product is added to what C holds.
 template <class W>
 static inline void gemm(float* c, std::int64_t c_row, WordMatrix a, const Word* b, std::int64_t b_step,
-                        std::int64_t rows, std::int64_t columns, std::int64_t steps) {
+                        std::int64_t rows, std::int64_t columns, std::int64_t steps, bool add = false) {
     std::int64_t j = 0;
     for (; j + 2 * LANES <= columns; j += 2 * LANES)
-        gemm_columns<W, 2>(c + j, c_row, a, b + j, b_step, rows, steps);
-    if (j < columns) gemm_columns<W, 1>(c + j, c_row, a, b + j, b_step, rows, steps);
+        gemm_columns<W, 2>(c + j, c_row, a, b + j, b_step, rows, steps, add);
+    if (j < columns) gemm_columns<W, 1>(c + j, c_row, a, b + j, b_step, rows, steps, add);
 }
 
 }  // namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET

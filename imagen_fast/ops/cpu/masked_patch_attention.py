@@ -18,9 +18,6 @@ from imagen_fast import native
 from imagen_fast.ops.contexts import Rows
 from imagen_fast.ops.reference import positions, put
 
-# The native backward holds the probabilities and their gradients of one head a thread: 34 MB in float32.
-_MOST_NATIVE_SCORES = 2048 * 2048
-
 # Above this many keys the probabilities outgrow the caches and the flash kernel wins again.
 _LONGEST_KEPT = 512
 
@@ -34,7 +31,7 @@ def refusal(q: Tensor) -> str | None:
 def plan(dtype: torch.dtype, queries: int, keys: int, width: int) -> Literal["native", "products", "flash"]:
     """Which of the three ways a call goes."""
     # A bf16 pair is the smallest thing that the native kernel reads.
-    if native.attention_pays(dtype) and width % 2 == 0 and queries * keys <= _MOST_NATIVE_SCORES:
+    if native.attention_pays(dtype) and width % 2 == 0:
         return "native"
     half = dtype in (torch.bfloat16, torch.float16)
     return "products" if half and keys <= _LONGEST_KEPT and queries <= 2 * _LONGEST_KEPT else "flash"
