@@ -14,8 +14,8 @@ known on the host. Products accumulate in fp32, statistics are fp32, and probabi
 input's type before the second product, as in FlashAttention (Dao et al., 2022, arXiv:2205.14135).
 
 The op checks nothing, as that would cost more than a small launch: callers ask ``supports`` first.
-Whole rows of logits are for half types: fp32, whose products are no matrix instructions, rescales block
-by block and past 64 keys takes the two long kernels backward.
+A row of up to 256 logits is whole in registers, and its backward one kernel; longer rows rescale block by
+block and take two kernels backward.
 
 Bytes: q, k, v and out once forward; q, k, v, do and the three gradients once backward, plus 8 bytes a
 row past 64 keys. Operations: 4 M N D a head forward, 10 M N D backward, two of them to make the logits
@@ -36,20 +36,24 @@ from imagen_fast.kernels.masked_patch_attention_shapes import (
     Blocks,
     backward_design,
     forward_blocks,
+    forward_row,
     key_blocks,
     key_row,
     one_tile_blocks,
     power_of_two,
     query_blocks,
+    row_at_once,
     two_phase_blocks,
 )
 
 if launch.INSTALLED:
     from imagen_fast.kernels.masked_patch_attention_backward import (
-        attention_backward_keys,
         attention_backward_one_tile,
-        attention_backward_queries,
         attention_backward_two_phase,
+    )
+    from imagen_fast.kernels.masked_patch_attention_backward_long import (
+        attention_backward_keys,
+        attention_backward_queries,
     )
     from imagen_fast.kernels.masked_patch_attention_forward import attention_forward
 
@@ -138,7 +142,7 @@ def run_forward(
         "out": out,
         "blocks": blocks,
         "scale_log2": scale * LOG2_E,
-        "ONE_TILE": bool(k_longest <= shape.n),
+        "ROW": forward_row(k_longest, shape),
     }
     _launch(attention_forward, _images(q, q_spans) * q.shape[-2] * blocks, shape, arguments)
     return out
@@ -161,7 +165,7 @@ def run_backward(
         d_out = d_out.contiguous()
     q_longest, k_longest = _longest(q, q_spans, q_longest), _longest(k, k_spans, k_longest)
     width, dtype, capability = q.shape[-1], q.dtype, launch.capability(q.device)
-    design = backward_design(k_longest, width, dtype, capability)
+    design = backward_design(k_longest)
     programs = _images(q, q_spans) * q.shape[-2]
     dq, dk, dv = _made_like(q, q_spans), _made_like(k, k_spans), _made_like(v, k_spans)
     shared = _placement(q, k, v, q_spans, q_index, k_spans, k_index) | _strides(do=d_out)
@@ -175,8 +179,9 @@ def run_backward(
     statistics = torch.empty((programs, 2, q_longest), dtype=torch.float32, device=q.device)
     shared |= {"statistics": statistics, "q_longest": q_longest}
     if design == "two_phase":
-        shape = two_phase_blocks(k_longest, width, capability)
-        own = {"dq": dq, "dk": dk, "dv": dv, "ROW": key_row(k_longest)}
+        at_once = row_at_once(k_longest, width, dtype, capability)
+        shape = two_phase_blocks(k_longest, width, dtype, capability)
+        own = {"dq": dq, "dk": dk, "dv": dv, "ROW": key_row(k_longest), "AT_ONCE": at_once}
         _launch(attention_backward_two_phase, programs, shape, shared | own)
         return dq, dk, dv
 
@@ -294,16 +299,17 @@ def aot_launches() -> Iterator[tuple[str, Callable[[], Any]]]:
     # Keys: one tile, both sizes of two phases, a long row. Widths: the three tiles, and one padded.
     half = product((49, 128, 197, 1024), (32, 64, 128), (torch.bfloat16,))
     padded = product((197, 1024), (80,), (torch.bfloat16,))
-    single = product((49, 197), (32, 64, 128), (torch.float32,))
+    single = product((49, 128, 197, 1024), (32, 64, 128), (torch.float32,))
     for keys, width, dtype in (*half, *padded, *single):
         qkv = torch.empty((8, keys, 3, 12, width), dtype=dtype, device="meta")
         case = f"N={keys} D={width} {str(dtype).removeprefix('torch.')}"
         yield case, partial(both, *qkv.unbind(2), (None,) * 4, (keys, keys))
 
     # Listed rows: a decoder whose 147 hidden patches look at 49 visible ones; long grids, mostly hidden.
-    for patches, rows, keys in ((196, 147, 49), (1024, 1024, 256), (4096, 4096, 1024)):
-        qkv = torch.empty((8, patches, 3, 12, 64), dtype=torch.bfloat16, device="meta")
+    grids = (196, 147, 49), (1024, 1024, 256), (4096, 4096, 1024)
+    for (patches, rows, keys), dtype in product(grids, (torch.bfloat16, torch.float32)):
+        qkv = torch.empty((8, patches, 3, 12, 64), dtype=dtype, device="meta")
         spans = torch.empty((8, 2), dtype=torch.int32, device="meta")
         index = torch.empty((8, patches), dtype=torch.int32, device="meta")
-        case = f"{rows} to {keys} listed of {patches} D=64 bfloat16"
+        case = f"{rows} to {keys} listed of {patches} D=64 {str(dtype).removeprefix('torch.')}"
         yield case, partial(both, *qkv.unbind(2), (spans, index, spans, index), (rows, keys))

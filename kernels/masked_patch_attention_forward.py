@@ -3,14 +3,8 @@
 import triton
 import triton.language as tl
 
+from imagen_fast.kernels.masked_patch_attention_logits import put_part, row_max, row_sum, scores, take_part
 from imagen_fast.kernels.rows import index_of, load_tile, span, store_tile
-
-
-@triton.jit
-def scores(q, k, key, k_count, scale_log2):
-    """Base-2 logits [queries, keys]; -inf where no key is listed."""
-    s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale_log2
-    return tl.where((key < k_count)[None, :], s, float("-inf"))
 
 
 @triton.jit
@@ -19,7 +13,7 @@ def attention_forward(
     q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head,
     heads, q_rows, k_rows, q_listed, k_listed, blocks, scale_log2,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    ONE_TILE: tl.constexpr,
+    ROW: tl.constexpr,  # keys of a whole row in registers; 0 where rows are longer
 ):  # fmt: skip
     # Where am I: blocks of one head are neighbours, so that its keys are still in L2 for the next.
     program = tl.program_id(0)
@@ -41,7 +35,7 @@ def attention_forward(
     q_tile = load_tile(q + image * q_image + head * q_head, q_row, query, q_count, q_start, q_own, D, BLOCK_D)
 
     # Compute
-    if ONE_TILE:
+    if ROW == BLOCK_N:
         k_tile = load_tile(k, k_row, key, k_count, k_start, k_own, D, BLOCK_D)
         v_tile = load_tile(v, v_row, key, k_count, k_start, k_own, D, BLOCK_D)
         s = scores(q_tile, k_tile, key, k_count, scale_log2)
@@ -49,6 +43,19 @@ def attention_forward(
         p = tl.exp2(s - largest[:, None])
         total = tl.sum(p, 1)
         o = tl.dot(p.to(v_tile.dtype), v_tile, input_precision="ieee")
+    elif ROW > 0:
+        row = tl.full((BLOCK_M, ROW // BLOCK_N, BLOCK_N), float("-inf"), tl.float32)
+        for base in range(0, k_count, BLOCK_N):
+            k_tile = load_tile(k, k_row, base + key, k_count, k_start, k_own, D, BLOCK_D)
+            row = put_part(row, scores(q_tile, k_tile, base + key, k_count, scale_log2), base // BLOCK_N)
+        largest = tl.where(k_count > 0, row_max(row), 0.0)
+        row = tl.exp2(row - largest[:, None, None])
+        total = row_sum(row)
+        o = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+        for base in range(0, k_count, BLOCK_N):
+            v_tile = load_tile(v, v_row, base + key, k_count, k_start, k_own, D, BLOCK_D)
+            p = take_part(row, base // BLOCK_N)
+            o = tl.dot(p.to(v_tile.dtype), v_tile, o, input_precision="ieee")
     else:
         largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
         total = tl.zeros((BLOCK_M,), tl.float32)

@@ -136,6 +136,7 @@ def fused(images: int, rows: int, heads: int, width: int, target: tuple) -> tupl
         (1, 64, 1, 128),
         (1, 65, 1, 96),
         (1, 131, 2, 32),
+        (1, 131, 1, 72),
         (1, 197, 1, 64),
         (1, 271, 1, 20),
     ],
