@@ -25,6 +25,7 @@ class Blocks:
     n: int  # keys
     warps: int
     stages: int = 1
+    resident: int = 1  # programs a multiprocessor holds, where a program takes many heads
 
 
 def power_of_two(size: int) -> int:
@@ -53,6 +54,19 @@ def forward_row(k_longest: int, shape: Blocks) -> int:
     return max(shape.n, power_of_two(k_longest)) if k_longest <= WHOLE_ROW else 0
 
 
+def forward_short_blocks(width: int, capability: int) -> Blocks:
+    """Half types, up to 64 keys, many heads a program.
+
+    What hides the memory's latency is the bytes on their way: programs times stages. Two stages take about
+    twice the registers and the shared memory of a program a head, so that half as many programs are
+    resident with as many bytes on their way; what is gained is that a block is stored while the next one
+    is loaded, and that nothing starts anew for each head. ``resident`` is what registers allow:
+    103 to 118, 155 (198 on sm_80) and 255 a thread at widths 32, 64 and 128, and 104 KB at the last.
+    """
+    wide = 3 if _operands_in_shared(capability) else 2
+    return Blocks(64, ONE_TILE, 4, stages=2, resident=4 if width <= 32 else wide if width <= 64 else 2)
+
+
 def forward_blocks(k_longest: int, width: int, dtype: torch.dtype, capability: int) -> Blocks:
     if dtype == torch.float32:
         return Blocks(32, 32, 4) if width <= 64 else Blocks(16, 32, 4)
@@ -62,13 +76,6 @@ def forward_blocks(k_longest: int, width: int, dtype: torch.dtype, capability: i
     if row == WHOLE_ROW:
         return Blocks(64 if _operands_in_shared(capability) else 32, row, 8)
     return Blocks(64, row, 4)
-
-
-def backward_design(k_longest: int) -> str:
-    """Which kernels of the backward serve: ``one_tile``, ``two_phase``, or ``long``."""
-    if k_longest <= ONE_TILE:
-        return "one_tile"
-    return "two_phase" if k_longest <= WHOLE_ROW else "long"
 
 
 def row_at_once(k_longest: int, width: int, dtype: torch.dtype, capability: int) -> bool:
@@ -82,7 +89,7 @@ def one_tile_blocks(width: int, dtype: torch.dtype, capability: int) -> Blocks:
         return Blocks(16, ONE_TILE, 4 if width <= 32 else 8)
     if not _operands_in_shared(capability):
         return Blocks(16, ONE_TILE, 4 if width <= 64 else 8)
-    return Blocks(32, ONE_TILE, 4 if width <= 64 and capability == 90 else 8)
+    return Blocks(32, ONE_TILE, 4 if width <= (64 if capability == 90 else 32) else 8)
 
 
 def two_phase_blocks(k_longest: int, width: int, dtype: torch.dtype, capability: int) -> Blocks:
@@ -91,6 +98,12 @@ def two_phase_blocks(k_longest: int, width: int, dtype: torch.dtype, capability:
     row = key_row(k_longest)
     largest = row == WHOLE_ROW and width > 64 and capability >= 100
     return Blocks(16 if largest else 32, 64, 4 if row <= 128 and width <= 64 else 8)
+
+
+def bias_blocks(width: int, dtype: torch.dtype, capability: int) -> Blocks:
+    if dtype == torch.float32:
+        return Blocks(16, 32, 8)
+    return Blocks(64, 64, 4 if width <= 64 else 8)
 
 
 def query_blocks(width: int, dtype: torch.dtype, capability: int) -> Blocks:
@@ -102,7 +115,7 @@ def query_blocks(width: int, dtype: torch.dtype, capability: int) -> Blocks:
     return Blocks(64, 32, 4 if _operands_in_shared(capability) else 8, stages=2)
 
 
-def key_blocks(width: int, dtype: torch.dtype) -> Blocks:
+def key_blocks(width: int, dtype: torch.dtype, capability: int) -> Blocks:
     """The dk and dv kernel of long rows."""
     if dtype == torch.float32:
         return Blocks(16, 32, 8) if width <= 64 else Blocks(16, 16, 8)
