@@ -26,7 +26,7 @@ from imagen_fast.kernels.rows import index_of, load_tile, span, store_tile
 
 @triton.jit
 def query_gradients_in_parts(
-    q, do, k, v, k_row, v_row, query, q_side, k_side, turn, scale, bias, bias_row,
+    q, do, k, v, k_row, v_row, query, q_side, k_side, turn, scale, share, bias, bias_row,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ROW: tl.constexpr,
 ):  # fmt: skip
     """dq of a block of queries, and both row statistics. The logits are [queries, parts, keys]."""
@@ -51,12 +51,13 @@ def query_gradients_in_parts(
         k_tile = load_turned(k, k_row, base + key, k_side, turn, D, BLOCK_D)
         part = take_part(ds, base // BLOCK_N).to(k_tile.dtype)
         dq = tl.dot(part, k_tile, dq, input_precision="ieee")
-    return dq, largest + tl.log2(total), delta
+    return dq, largest + tl.log2(total * share), delta
 
 
 @triton.jit
 def key_gradients(
-    k_tile, v_tile, key, k_side, q, do, lse, delta, q_row, do_row, q_side, turn, scale, bias, bias_row,
+    k_tile, v_tile, key, k_side, q, do, lse, delta, q_row, do_row, q_side, turn,
+    scale, share, bias, bias_row,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """dk and dv of one block of keys, from all queries and their saved statistics.
@@ -74,12 +75,12 @@ def key_gradients(
         row_delta = tl.load(delta + query, mask=query < q_count, other=0.0)
         s = tl.dot(k_tile, tl.trans(q_tile), input_precision="ieee") * (scale * LOG2_E)
         s = biased(s, bias, bias_row, query, q_side, key, k_side, True)
-        p = tl.exp2(s - row_lse[None, :])
+        p = tl.exp2(s - row_lse[None, :])  # over the share
         dv = tl.dot(p.to(do_tile.dtype), do_tile, dv, input_precision="ieee")
         dp = tl.dot(v_tile, tl.trans(do_tile), input_precision="ieee")
-        ds = p * (dp - row_delta[None, :]) * scale
+        ds = p * (dp - row_delta[None, :]) * (scale * share)
         dk = tl.dot(ds.to(q_tile.dtype), q_tile, dk, input_precision="ieee")
-    return dk, dv
+    return dk, dv * share
 
 
 @triton.jit
@@ -87,7 +88,7 @@ def attention_backward_two_phase(
     q, k, v, do, dq, dk, dv, statistics,
     q_spans, q_index, q_places, k_spans, k_index, k_places, cos, sin, bias,
     q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head, bias_head, bias_row,
-    do_image, do_row, do_head, heads, q_rows, k_rows, q_listed, k_listed, q_longest, scale,
+    do_image, do_row, do_head, heads, q_rows, k_rows, q_listed, k_listed, q_longest, scale, share,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     ROW: tl.constexpr,  # keys of a whole row
     AT_ONCE: tl.constexpr,  # whether one product makes its logits, or products of BLOCK_N keys
@@ -122,13 +123,13 @@ def attention_backward_two_phase(
         do_tile = load_tile(do, do_row, query, q_side, D, BLOCK_D)
         if AT_ONCE:
             _p, ds, row_lse, row_delta = softmax_gradient(
-                q_tile, k_all, v_all, do_tile, query, q_side, every, k_side, scale, bias, bias_row
+                q_tile, k_all, v_all, do_tile, query, q_side, every, k_side, scale, share, bias, bias_row
             )
             dq_tile = tl.trans(tl.dot(tl.trans(k_all), ds.to(q_tile.dtype), input_precision="ieee"))
         else:
             dq_tile, row_lse, row_delta = query_gradients_in_parts(
-                q_tile, do_tile, k, v, k_row, v_row, query, q_side, k_side, turn, scale, bias, bias_row,
-                D, BLOCK_D, BLOCK_M, BLOCK_N, ROW,
+                q_tile, do_tile, k, v, k_row, v_row, query, q_side, k_side, turn,
+                scale, share, bias, bias_row, D, BLOCK_D, BLOCK_M, BLOCK_N, ROW,
             )  # fmt: skip
         store_turned(dq, made_row, query, q_side, turn, dq_tile, D, BLOCK_D)
         tl.store(lse + query, row_lse, mask=query < q_count)
@@ -144,7 +145,7 @@ def attention_backward_two_phase(
         v_tile = load_tile(v, v_row, key, k_side, D, BLOCK_D)
         dk_tile, dv_tile = key_gradients(
             k_tile, v_tile, key, k_side, q, do, lse, delta, q_row, do_row, q_side, turn,
-            scale, bias, bias_row, D, BLOCK_D, BLOCK_M, BLOCK_N,
+            scale, share, bias, bias_row, D, BLOCK_D, BLOCK_M, BLOCK_N,
         )  # fmt: skip
         store_turned(dk + made, made_row, key, k_side, turn, dk_tile, D, BLOCK_D)
         store_tile(dv + made, made_row, key, k_side, dv_tile, D, BLOCK_D)

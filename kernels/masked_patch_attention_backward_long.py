@@ -13,7 +13,7 @@ from imagen_fast.kernels.rows import index_of, load_tile, span, store_tile
 def attention_backward_queries(
     q, k, v, do, dq, statistics, q_spans, q_index, q_places, k_spans, k_index, k_places, cos, sin, bias,
     q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head, bias_head, bias_row,
-    do_image, do_row, do_head, heads, q_rows, k_rows, q_listed, k_listed, q_longest, blocks, scale,
+    do_image, do_row, do_head, heads, q_rows, k_rows, q_listed, k_listed, q_longest, blocks, scale, share,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     # Where am I
@@ -56,7 +56,7 @@ def attention_backward_queries(
         delta = delta * shrink + tl.sum(p * dp, 1)
         largest = grown
     total = tl.where(k_count > 0, total, 1.0)
-    row_lse = tl.where(k_count > 0, largest, 0.0) + tl.log2(total)
+    row_lse = tl.where(k_count > 0, largest, 0.0) + tl.log2(total * share)
     delta = delta / total
 
     dq_tile = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
@@ -64,9 +64,9 @@ def attention_backward_queries(
         k_tile = load_turned(k, k_row, base + key, k_side, turn, D, BLOCK_D)
         v_tile = load_tile(v, v_row, base + key, k_side, D, BLOCK_D)
         s = scores(q_tile, k_tile, query, q_side, base + key, k_side, scale_log2, bias, bias_row)
-        p = tl.exp2(s - row_lse[:, None])
+        p = tl.exp2(s - row_lse[:, None])  # over the share
         dp = tl.dot(do_tile, tl.trans(v_tile), input_precision="ieee")
-        ds = p * (dp - delta[:, None]) * scale
+        ds = p * (dp - delta[:, None]) * (scale * share)
         dq_tile = tl.dot(ds.to(k_tile.dtype), k_tile, dq_tile, input_precision="ieee")
 
     # Store
@@ -80,7 +80,7 @@ def attention_backward_queries(
 def attention_backward_keys(
     q, k, v, do, dk, dv, statistics, q_spans, q_index, q_places, k_spans, k_index, k_places, cos, sin, bias,
     q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head, bias_head, bias_row,
-    do_image, do_row, do_head, heads, q_rows, k_rows, q_listed, k_listed, q_longest, blocks, scale,
+    do_image, do_row, do_head, heads, q_rows, k_rows, q_listed, k_listed, q_longest, blocks, scale, share,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     # Where am I
@@ -108,7 +108,7 @@ def attention_backward_keys(
     do += image * do_image + head * do_head
     dk_tile, dv_tile = key_gradients(
         k_tile, v_tile, key, k_side, q, do, lse, lse + q_longest, q_row, do_row, q_side, turn,
-        scale, bias, bias_row, D, BLOCK_D, BLOCK_M, BLOCK_N,
+        scale, share, bias, bias_row, D, BLOCK_D, BLOCK_M, BLOCK_N,
     )  # fmt: skip
 
     # Store

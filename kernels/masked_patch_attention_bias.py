@@ -30,7 +30,7 @@ def attention_backward_bias(
     q, k, v, do, statistics, partial, q_spans, q_index, q_places, k_spans, k_index, k_places, cos, sin, bias,
     q_at, k_at,
     q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head, bias_head, bias_row,
-    do_image, do_row, do_head, heads, q_rows, k_rows, q_listed, k_listed, q_longest, scale,
+    do_image, do_row, do_head, heads, q_rows, k_rows, q_listed, k_listed, q_longest, scale, share,
     images, group, q_grid, k_grid, q_blocks, k_blocks,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -54,7 +54,7 @@ def attention_backward_bias(
     # Compute
     d_bias = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for number in range(first, min(first + group, images)):
-        image = number.to(tl.int64)
+        image = tl.cast(number, tl.int64)
         q_start, q_count = span(q_spans, image, q_rows)
         k_start, k_count = span(k_spans, image, k_rows)
         q_side = (q_start, q_count, index_of(q_index, image, q_listed), q_places)
@@ -75,4 +75,4 @@ def attention_backward_bias(
 
     # Store
     made = partial + (first // group * heads + head) * q_grid * bias_row
-    tl.store(made + offset, d_bias, mask=inside)
+    tl.store(made + offset, d_bias * share, mask=inside)

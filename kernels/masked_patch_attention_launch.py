@@ -189,6 +189,7 @@ def run_backward(
         q, k, v, q_spans, q_index, k_spans, k_index, scale, cos, sin, bias, q_places, k_places
     )
     shared |= _strides(do=d_out) | {"do": d_out, "statistics": statistics, "q_longest": q_longest}
+    shared["share"] = 1 / power_of_two(k_longest)
 
     if k_longest <= ONE_TILE:
         own = {"dq": dq, "dk": dk, "dv": dv}

@@ -4,6 +4,11 @@ Logits are to base 2, so that the softmax is ``exp2``. A row of up to 256 of the
 nothing is ever rescaled. Where one product cannot make it (its operands outgrow shared memory, or in fp32
 the registers), it is made in parts: ``[queries, parts, keys of a part]``, filled and read by a loop that
 stops after the last listed key.
+
+The statistics of a row are ``lse`` = log2(share * sum of exp2 of its logits) and ``delta``. ``share`` is one
+over a power of two of about as many keys as there are: ``exp2(s - lse)`` is then the probability over
+``share``, where the log-sum of small logits is near zero and rounded as finely as they are, and where float16
+keeps the probabilities of long rows above its smallest normal number.
 """
 
 import triton
@@ -58,7 +63,7 @@ def attend(s, v, k_count):
 
 
 @triton.jit
-def softmax_gradient(q, k, v, do, query, q_side, key, k_side, scale, bias, bias_row):
+def softmax_gradient(q, k, v, do, query, q_side, key, k_side, scale, share, bias, bias_row):
     """p and ds [keys, queries] of queries against all their keys at once, and both row statistics."""
     k_count = k_side[1]
     s = tl.dot(k, tl.trans(q), input_precision="ieee") * (scale * LOG2_E)
@@ -71,7 +76,7 @@ def softmax_gradient(q, k, v, do, query, q_side, key, k_side, scale, bias, bias_
     dp = tl.dot(v, tl.trans(do), input_precision="ieee")
     delta = tl.sum(p * dp, 0)
     ds = p * (dp - delta[None, :]) * scale
-    return p, ds, largest + tl.log2(total), delta
+    return p, ds, largest + tl.log2(total * share), delta
 
 
 @triton.jit

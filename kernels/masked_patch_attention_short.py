@@ -60,7 +60,7 @@ def attention_backward_short(
     q, k, v, do, dq, dk, dv, statistics,
     q_spans, q_index, q_places, k_spans, k_index, k_places, cos, sin, bias,
     q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head, bias_head, bias_row,
-    do_image, do_row, do_head, heads, q_rows, k_rows, q_listed, k_listed, q_longest, scale,
+    do_image, do_row, do_head, heads, q_rows, k_rows, q_listed, k_listed, q_longest, scale, share,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     # Where am I
@@ -91,7 +91,7 @@ def attention_backward_short(
         q_tile = load_turned(q, q_row, query, q_side, turn, D, BLOCK_D)
         do_tile = load_tile(do, do_row, query, q_side, D, BLOCK_D)
         p, ds, lse, delta = softmax_gradient(
-            q_tile, k_tile, v_tile, do_tile, query, q_side, key, k_side, scale, bias, bias_row
+            q_tile, k_tile, v_tile, do_tile, query, q_side, key, k_side, scale, share, bias, bias_row
         )
         ds = ds.to(q_tile.dtype)
         dv_tile = tl.dot(p.to(do_tile.dtype), do_tile, dv_tile, input_precision="ieee")

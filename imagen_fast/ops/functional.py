@@ -205,9 +205,7 @@ def _check_places(q: Tensor, k: Tensor, context: Visible, rotary: Rotary | None,
         if q.device.type == "cpu" and not torch.compiler.is_compiling():
             for name, rows in (("q", context.queries), ("k", context.keys)):
                 if rows.shares_a_place():
-                    raise InvalidInput(
-                        f"with a bias, the rows of {name} of an image must lie at places apart"
-                    )
+                    raise InvalidInput(f"with a bias, no two rows of an image in {name} may share a place")
     for name, q_grid, k_grid in grids:
         for what, x, rows, grid in (("q", q, context.queries, q_grid), ("k", k, context.keys, k_grid)):
             if (problem := rows.misplaced(x, grid)) is not None:
