@@ -161,24 +161,44 @@ def backward_flops(
 def aot_launches() -> Iterator[tuple[str, Callable[[], Any]]]:
     """A name and a call of both launchers for each set of kernels that block shapes tell apart."""
 
-    def both(q: Tensor, k: Tensor, v: Tensor, tables: tuple, longest: tuple[int, int]) -> None:
-        run_forward(q, k, v, *tables, *longest, 0.125)
-        run_backward(torch.empty(q.shape, dtype=q.dtype, device=q.device), q, k, v, *tables, *longest, 0.125)
+    def both(q: Tensor, k: Tensor, v: Tensor, tables: tuple, longest: tuple[int, int], *placed) -> None:
+        run_forward(q, k, v, *tables, *longest, 0.125, *placed)
+        d_out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        run_backward(d_out, q, k, v, *tables, *longest, 0.125, *placed, placed[2] is not None)
 
+    def case(name: str, keys: int, width: int, dtype: torch.dtype) -> tuple[str, Tensor]:
+        qkv = torch.empty((8, keys, 3, 12, width), dtype=dtype, device="meta")
+        return f"{name} D={width} {str(dtype).removeprefix('torch.')}", qkv
+
+    def options(which: str, grid: int, width: int, dtype: torch.dtype) -> tuple:
+        table = torch.empty((grid, width // 2), device="meta") if "rotary" in which else None
+        bias = torch.empty((12, grid, grid), dtype=dtype, device="meta") if "bias" in which else None
+        return table, table, bias, None, None
+
+    none = (None,) * 4
     # Keys: one tile, both sizes of two phases, a long row. Widths: the three tiles, and one padded.
     half = product((49, 128, 197, 1024), (32, 64, 128), (torch.bfloat16,))
     padded = product((197, 1024), (80,), (torch.bfloat16,))
     single = product((49, 128, 197, 1024), (32, 64, 128), (torch.float32,))
     for keys, width, dtype in (*half, *padded, *single):
-        qkv = torch.empty((8, keys, 3, 12, width), dtype=dtype, device="meta")
-        case = f"N={keys} D={width} {str(dtype).removeprefix('torch.')}"
-        yield case, partial(both, *qkv.unbind(2), (None,) * 4, (keys, keys))
+        name, qkv = case(f"N={keys}", keys, width, dtype)
+        yield name, partial(both, *qkv.unbind(2), none, (keys, keys), *(None,) * 5)
+
+    # Options, at the largest tile of each kernel.
+    half = product(("rotary", "bias", "rotary bias"), (49, 128, 197, 1024), (32, 64, 128), (torch.bfloat16,))
+    single = product(("rotary bias",), (49, 128, 197, 1024), (32, 64, 128), (torch.float32,))
+    for which, keys, width, dtype in (*half, *single):
+        name, qkv = case(f"N={keys} {which}", keys, width, dtype)
+        placed = options(which, keys, width, dtype)
+        yield name, partial(both, *qkv.unbind(2), none, (keys, keys), *placed)
 
     # Listed rows: a decoder whose 147 hidden patches look at 49 visible ones; long grids, mostly hidden.
     grids = (196, 147, 49), (1024, 1024, 256), (4096, 4096, 1024)
+    spans = torch.empty((8, 2), dtype=torch.int32, device="meta")
     for (patches, rows, keys), dtype in product(grids, (torch.bfloat16, torch.float32)):
-        qkv = torch.empty((8, patches, 3, 12, 64), dtype=dtype, device="meta")
-        spans = torch.empty((8, 2), dtype=torch.int32, device="meta")
+        name, qkv = case(f"{rows} to {keys} listed of {patches}", patches, 64, dtype)
         index = torch.empty((8, patches), dtype=torch.int32, device="meta")
-        case = f"{rows} to {keys} listed of {patches} D=64 {str(dtype).removeprefix('torch.')}"
-        yield case, partial(both, *qkv.unbind(2), (spans, index, spans, index), (rows, keys))
+        tables = (spans, index, spans, index)
+        for which in ("", "rotary bias"):
+            placed = options(which, patches, 64, dtype)
+            yield f"{name} {which}", partial(both, *qkv.unbind(2), tables, (rows, keys), *placed)
