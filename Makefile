@@ -7,16 +7,16 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.imagen-fast-installed
 NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
 # The benchmark suites; a new one joins here.
-SUITES ?= train
+SUITES ?= attention train
 RESULTS := benchmarks/results
 # -P: with this folder on the path, transformers would take kernels/ for the package of that name.
 PYTEST := $(BIN)/python -P -m pytest -q
 
-.PHONY: help install demo test lint format build bench gpu aot clean
+.PHONY: help install demo test lint format build bench gpu aot docs clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | lint | format | build | bench | gpu | aot | clean"
+	@echo "make demo | test | lint | format | build | bench | gpu | aot | docs | clean"
 
 # --- the environment ----------------------------------------------------------------------------------
 
@@ -70,7 +70,11 @@ bench: $(INSTALLED)
 	done
 
 aot: $(INSTALLED)
-	$(BIN)/python -m imagen_fast.kernels.aot
+	$(BIN)/python -P -m imagen_fast.kernels.aot
+
+# The table in docs/attention-kernels.md.
+docs: $(INSTALLED)
+	$(BIN)/python -P -m imagen_fast.kernels.aot --markdown
 
 # For a machine with a GPU, on which nothing need be downloaded. A failed test keeps no benchmark from
 # running, and a native build that fails keeps nothing from it: the status says at the end that something did.

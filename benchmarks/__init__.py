@@ -3,8 +3,10 @@
 A new suite is a module beside `train.py` and its line in `suites.py`; a new peer is a module in `peers/`
 and its line in `peers/__init__.py`. What they share:
 
-- `contest.py`: contenders are built, checked, and only the correct ones are timed together;
-- `measure.py`: the interleaved timing; `correctness.py`: the error bounds;
+- `contender.py`, `contest.py`: contenders are built, checked, and only the correct ones are timed together;
+- `apart.py`: a process for each, where they would disturb each other in one; `resident.py`: its memory;
+- `measure.py`: the interleaved timing; `cuda_graph.py`: calls of microseconds, without Python between;
+- `correctness.py`: the error bounds;
 - `record.py`, `machine.py`: the JSON, which is the record; `report.py`: its Markdown table;
 - `cli.py`: `imagen-fast bench`; `bench_*.py`: the same contests for pytest-benchmark.
 """

@@ -16,6 +16,7 @@ from imagen_fast.benchmarks.machine import describe
 from imagen_fast.benchmarks.peers import Absence
 from imagen_fast.benchmarks.suites import SUITES
 from imagen_fast.errors import InvalidInput
+from imagen_fast.figures import put_into
 
 DEVICES = ("cpu", "cuda")
 
@@ -98,6 +99,6 @@ def _report(args: list[str], console: Console) -> int:
     if given.readme is None:
         print(table)
     else:
-        report.put_into(given.readme, given.file.stem, table)
+        put_into(given.readme, given.file.stem, table)
         console.print(f"{given.readme}: the figures of {given.file.stem} are up to date", highlight=False)
     return 0

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
+from imagen_fast.benchmarks import apart
+from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.correctness import Verdict
-from imagen_fast.benchmarks.measure import Call, Effort, Timing, interleave
+from imagen_fast.benchmarks.measure import Effort, Failed, Sample, Sampler, Timing, interleave, sampler
 from imagen_fast.benchmarks.peers import Absence
 
-OURS = "imagen_fast"
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One implementation of a case.
-
-    Args:
-        case: operation, use, sizes, hidden share, type and pass, as in `mae small same-objective bf16 step`.
-        implementation: `OURS`, or the peer and its mode.
-        prepare: builds what is timed and checks it; nothing is built before.
-        facts: workload and settings, for the record.
-    """
-
-    case: str
-    implementation: str
-    prepare: Callable[[], tuple[Call, Verdict]]
-    facts: dict[str, Any] = field(default_factory=dict)
+# Builds and checks the contender of this number; Failed, or any error of its own, where it cannot.
+Enter = Callable[[int, Contender], tuple[Sampler, Verdict]]
 
 
 @dataclass(frozen=True)
@@ -38,8 +25,11 @@ class Contest:
 
     Args:
         measured: the pass: `forward`, `backward`, `step`, ...
-        contenders: called once a run, so that what the checks share is gone before anything is timed.
-        cold: see `interleave`.
+        contenders: called once a process. Apart, what the checks share is gone before anything is timed.
+        cold: on a GPU, empty the second-level cache before each call (for kernels, not for whole steps).
+        apart: each contender lives in a process of its own that does nothing else, as its user runs it:
+            neighbours share no heap. `contenders` must be picklable then, and each have a `build`.
+        preload: modules that processes apart begin with, since they are slow to import.
     """
 
     name: str
@@ -48,6 +38,8 @@ class Contest:
     effort: Effort
     absent: tuple[Absence, ...] = ()
     cold: bool = False
+    apart: bool = False
+    preload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,26 +60,70 @@ class Result:
 
 def hold(contest: Contest, device: torch.device, tell: Callable[[str], None] = print) -> list[Result]:
     """Run a contest; `tell` hears what is being done."""
-    checked = _check(contest, tell)
-    calls = {str(number): call for number, (_, call) in enumerate(checked) if call is not None}
-    tell(f"{contest.name}: timing {len(calls)} implementations in turn")
-    timings = interleave(calls, contest.effort, device, contest.cold)
-    return [replace(result, timing=timings.get(str(number))) for number, (result, _) in enumerate(checked)]
+    with ExitStack() as processes:
+        with ExitStack() as checks:
+            enter = _apart(contest, device, processes, checks) if contest.apart else _here(contest, device)
+            results, samplers = _check(contest, enter, tell)
+        tell(f"{contest.name}: timing {len(samplers)} implementations in turn")
+        timings = interleave(samplers, contest.effort)
+    return [_timed(result, timings.get(str(number))) for number, result in enumerate(results)]
 
 
-def _check(contest: Contest, tell: Callable[[str], None]) -> list[tuple[Result, Call | None]]:
-    """Everyone's result so far, and what there is to time where it is correct."""
-    checked: list[tuple[Result, Call | None]] = []
-    for contender in contest.contenders():
+def _here(contest: Contest, device: torch.device) -> Enter:
+    def enter(number: int, contender: Contender) -> tuple[Sampler, Verdict]:
+        call, verdict = contender.prepare()
+        return sampler(call, device, contest.cold), verdict
+
+    return enter
+
+
+def _apart(contest: Contest, device: torch.device, processes: ExitStack, checks: ExitStack) -> Enter:
+    start = apart.start_method(contest.preload)
+    checked = checks.enter_context(apart.Checks(start, contest.contenders))
+
+    def enter(number: int, contender: Contender) -> tuple[Sampler, Verdict]:
+        verdict = checked.verdict(number)
+        if not verdict.correct:
+            return _nothing, verdict
+        worker = apart.Worker(start, contest.contenders, number, device, contest.cold)
+        processes.enter_context(worker)
+        worker.ready()
+        return worker.sample, verdict
+
+    return enter
+
+
+def _nothing() -> Sample:
+    raise Failed("it was not correct, and is not timed")
+
+
+def _check(
+    contest: Contest, enter: Enter, tell: Callable[[str], None]
+) -> tuple[list[Result], dict[str, Sampler]]:
+    """Everyone's result so far; by its number, what takes samples of each that is correct."""
+    results: list[Result] = []
+    samplers: dict[str, Sampler] = {}
+    for number, contender in enumerate(contest.contenders()):
         tell(f"{contest.name}: checking {contender.implementation}, {contender.case}")
-        call: Call | None = None
         try:
-            call, verdict = contender.prepare()
+            sample, verdict = enter(number, contender)
         except Exception as error:
             # One that cannot run, for lack of memory say, must not end the others' race.
-            verdict = Verdict(False, {"failed": f"{type(error).__name__}: {error}".splitlines()[0]})
-        result = Result(
-            contender.case, contender.implementation, contest.measured, verdict, facts=contender.facts
+            verdict = _failure(Failed.because(error))
+        if verdict.correct:
+            samplers[str(number)] = sample
+        facts = contender.facts | {"apart": contest.apart}
+        results.append(
+            Result(contender.case, contender.implementation, contest.measured, verdict, facts=facts)
         )
-        checked.append((result, call if verdict.correct else None))
-    return checked
+    return results, samplers
+
+
+def _timed(result: Result, timing: Timing | Failed | None) -> Result:
+    if isinstance(timing, Failed):
+        return replace(result, verdict=_failure(timing))
+    return replace(result, timing=timing)
+
+
+def _failure(failed: Failed) -> Verdict:
+    return Verdict(False, {"failed": str(failed)})

@@ -47,6 +47,11 @@ HALF = Errors(loss=2e-2, gradient=1e-1)
 # Added to twice the plain implementation's own error, since a bf16 loss can be right by luck.
 FLOOR = 1e-3
 
+# How far a kernel may be from float64, beside plain PyTorch in the same precision: in maximum error, and in
+# mean error for half types.
+MAX_FACTOR = 2.0
+MEAN_FACTOR = 1.1
+
 
 def errors(answer: Answer, truth: Answer) -> Errors:
     """How far `answer` is from `truth`; infinite where a parameter has a gradient in only one of them."""
@@ -71,6 +76,26 @@ def within(found: Errors, bound: Errors, what: str) -> Verdict:
 def half_bound(plain: Errors) -> Errors:
     """What ours may err in bf16: twice what a plain implementation errs under bf16 autocast, plus a floor."""
     return Errors(2 * plain.loss + FLOOR, 2 * plain.gradient + FLOOR)
+
+
+def bounded(actual: Tensor, exact: Tensor, plain: Tensor, what: str) -> Verdict:
+    """Whether a kernel's `actual` is as near to `exact` (float64) as `plain` is, within the factors above.
+
+    One rounding of the largest value is always allowed: plain PyTorch may hit a value exactly.
+    """
+    if (actual.shape, actual.dtype) != (exact.shape, plain.dtype):
+        found = f"{actual.dtype} {tuple(actual.shape)}, wanted {plain.dtype} {tuple(exact.shape)}"
+        return Verdict(False, {what: found})
+    if actual.numel() == 0:
+        return Verdict(True)
+    slack = torch.finfo(actual.dtype).eps * float(exact.abs().max())
+    ours, theirs = (actual.double() - exact).abs(), (plain.double() - exact).abs()
+    pairs = {"maximum": (float(ours.max()), MAX_FACTOR * float(theirs.max()) + slack)}
+    if actual.dtype in (torch.bfloat16, torch.float16):
+        pairs["mean"] = float(ours.mean()), MEAN_FACTOR * float(theirs.mean()) + slack / 32
+    # A NaN is within no bound.
+    correct = all(error <= bound for error, bound in pairs.values())
+    return Verdict(correct, {f"{what}, {kind}": {"error": e, "bound": b} for kind, (e, b) in pairs.items()})
 
 
 @contextmanager

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
+
+from imagen_fast.benchmarks import resident
 
 Call = Callable[[], object]
 
@@ -24,11 +27,28 @@ class Effort:
 
 
 class Sample(NamedTuple):
-    """One call: seconds, seconds of all threads together, most bytes allocated beyond what lay there."""
+    """One call: seconds, seconds of all threads together, and the most memory at once.
+
+    `peak_bytes` is, on a GPU, what was allocated beyond what lay there; in a process apart, all that was
+    resident, weights and libraries included; None where several share a heap or the platform cannot tell.
+    """
 
     seconds: float
     cpu_seconds: float | None = None
     peak_bytes: int | None = None
+
+
+Sampler = Callable[[], Sample]
+
+
+class Failed(Exception):
+    """A contender that cannot go on; in one line, why."""
+
+    @classmethod
+    def because(cls, error: Exception) -> Failed:
+        if isinstance(error, Failed):
+            return error
+        return cls(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 @dataclass(frozen=True)
@@ -59,10 +79,25 @@ class Timing:
         return max((s.peak_bytes for s in self.samples if s.peak_bytes is not None), default=None)
 
 
-def time_on_cpu(call: Call) -> Sample:
+def sampler(call: Call, device: torch.device, cold: bool = False, alone: bool = False) -> Sampler:
+    """What takes one sample of `call`.
+
+    Args:
+        cold: see `time_on_cuda`.
+        alone: see `time_on_cpu`.
+    """
+    if device.type == "cuda":
+        return partial(time_on_cuda, call, cold)
+    return partial(time_on_cpu, call, alone)
+
+
+def time_on_cpu(call: Call, alone: bool = False) -> Sample:
+    """Where `call` is alone in its process, with the memory that this takes."""
+    counted = alone and resident.reset_peak()
     cpu, wall = time.process_time(), time.perf_counter()
     call()
-    return Sample(time.perf_counter() - wall, time.process_time() - cpu)
+    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    return Sample(seconds, cpu_seconds, resident.peak() if counted else None)
 
 
 def time_on_cuda(call: Call, cold: bool = False) -> Sample:
@@ -85,24 +120,33 @@ def time_on_cuda(call: Call, cold: bool = False) -> Sample:
     return Sample(start.elapsed_time(end) / 1000, None, torch.cuda.max_memory_allocated() - before)
 
 
-def interleave(
-    calls: Mapping[str, Call], effort: Effort, device: torch.device, cold: bool = False
-) -> dict[str, Timing]:
-    """Time all `calls` in rounds, in rotating order: nobody always runs in the same neighbour's caches.
+def interleave(samplers: Mapping[str, Sampler], effort: Effort) -> dict[str, Timing | Failed]:
+    """Time all in rounds, in rotating order: nobody always runs in the same neighbour's caches.
 
-    Args:
-        cold: on a GPU, empty the second-level cache before each call (for kernels, not for whole steps).
+    One that fails leaves the race, and the others go on.
     """
-    names = list(calls)
-    for name in names * effort.warmup:
-        calls[name]()
-    samples: dict[str, list[Sample]] = {name: [] for name in names}
+    failed: dict[str, Failed] = {}
+
+    def ask(names: Sequence[str]) -> dict[str, Sample]:
+        samples = {}
+        for name in names:
+            try:
+                samples[name] = samplers[name]()
+            except Exception as error:
+                failed[name] = Failed.because(error)
+        return samples
+
+    def racing() -> list[str]:
+        return [name for name in samplers if name not in failed]
+
+    for _ in range(effort.warmup):
+        ask(racing())
+    rounds: list[dict[str, Sample]] = []
     began = time.perf_counter()
     for done in range(effort.most):
         if done >= effort.least and (time.perf_counter() - began) * (done + 1) / done > effort.seconds:
             break
+        names = racing()
         first = done % max(len(names), 1)
-        for name in names[first:] + names[:first]:
-            call = calls[name]
-            samples[name].append(time_on_cuda(call, cold) if device.type == "cuda" else time_on_cpu(call))
-    return {name: Timing(tuple(taken)) for name, taken in samples.items()}
+        rounds.append(ask(names[first:] + names[:first]))
+    return {name: failed.get(name) or Timing(tuple(taken[name] for taken in rounds)) for name in samplers}

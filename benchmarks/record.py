@@ -5,8 +5,9 @@
      "ratios": [{"case", "versus", "ratio", "peer_median"}],
      "absent": [{"peer", "why", "install"}]}
 
-`median` and `spread` (the interquartile range) are over rounds, `samples` are the rounds in order. What is
-null was not measured. `ratio` is the peer's median over ours: above 1, ours is faster.
+`median` and `spread` (the interquartile range) are over rounds, `samples` are the rounds in order. `apart`:
+in a process of its own. `peak_bytes`: see `measure.Sample`. What is null was not measured. `ratio` is the
+peer's median over ours: above 1, ours is faster.
 """
 
 from __future__ import annotations

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-from imagen_fast.benchmarks.contest import OURS
+from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.benchmarks.record import Record
-from imagen_fast.errors import InvalidInput
 
 NOT_MEASURED = "not measured"
 
@@ -25,23 +21,6 @@ def markdown(record: Record) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     absent = [f"Absent: {a['peer']} ({a['why']})." for a in record.get("absent", ())]
     return "\n".join([*lines, "", machine_line(record), *absent])
-
-
-def put_into(readme: Path, name: str, table: str) -> None:
-    """Replace what stands between `<!-- figures:NAME -->` and the next `<!-- /figures -->`.
-
-    Raises:
-        InvalidInput: the file cannot be read, or lacks the markers.
-    """
-    try:
-        text = readme.read_text()
-    except OSError as error:
-        raise InvalidInput(f"{readme} cannot be read: {error.strerror}") from error
-    start, end = f"<!-- figures:{name} -->", "<!-- /figures -->"
-    between = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
-    if not between.search(text):
-        raise InvalidInput(f"{readme} lacks the markers {start} and {end} that the table goes between")
-    readme.write_text(between.sub(lambda _: f"{start}\n{table}\n{end}", text, count=1))
 
 
 def versus(record: Record) -> list[str]:
@@ -68,10 +47,15 @@ def machine_line(record: Record) -> str:
         *(f"{name} {versions[name]}" for name in ("torch", "triton", "transformers") if versions.get(name)),
         f"commit {machine['commit'][:12]}" if machine.get("commit") else None,
         (machine.get("date") or "")[:10] or None,
+        "each in a process of its own" if _apart(record) else None,
         "quick run" if record.get("quick") else None,
     ]
     facts = "; ".join(part for part in parts if part)
     return f"Medians [interquartile range]; ratio: the peer's time over ours. {facts}."
+
+
+def _apart(record: Record) -> bool:
+    return bool(record["results"]) and all(result.get("apart") for result in record["results"])
 
 
 def _beside(record: Record, case: str, peer: str) -> str:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from imagen_fast.benchmarks.contest import OURS
+from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.benchmarks.record import Record
 from imagen_fast.benchmarks.report import NOT_MEASURED, machine_line, milliseconds, versus
 

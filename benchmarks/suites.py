@@ -22,5 +22,6 @@ class Suite:
 
 
 SUITES = {
+    "attention": Suite("attention", "masked-patch attention beside PyTorch's and other attention kernels"),
     "train": Suite("train", "training steps of masked autoencoders beside transformers' ViTMAE"),
 }

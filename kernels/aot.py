@@ -2,7 +2,7 @@
 
 Every kernel module lists its launches in ``aot_launches()``; they are recorded from the real
 launchers, so that what is compiled here is what runs there. ``python -m imagen_fast.kernels.aot``
-prints the table.
+prints the table, with what ``cost.py`` and ``chips.py`` derive; ``--markdown`` writes it into the docs.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,14 @@ from rich.table import Table
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from imagen_fast.figures import put_into
 from imagen_fast.kernels import masked_patch_attention, masked_pixel_mse
+from imagen_fast.kernels.chips import CHIPS, MULTIPROCESSORS, Occupancy, occupancy
+from imagen_fast.kernels.cost import IMAGES, Work, least_time, work
 from imagen_fast.kernels.launch import Launch, recording
 
-CHIPS = (80, 90, 100)
-SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+CAPABILITIES = tuple(MULTIPROCESSORS)
+DOCUMENT = Path("docs/attention-kernels.md")
 
 # Matrix instructions by generation. The newer ones need tiles of 64 rows; smaller products fall back to HMMA.
 _MATRIX = r"\b(?:HMMA|HGMMA|UTC\w*MMA)\b"
@@ -57,6 +60,12 @@ class Report:
     matrix: int  # matrix instructions of any generation
     newest: int  # those of the chip's own generation
     warps: int
+    half: bool  # products of half types, which are meant for matrix instructions
+    work: Work | None
+
+    @property
+    def occupancy(self) -> Occupancy:
+        return occupancy(self.registers, self.warps, self.shared, self.capability)
 
 
 def specialise(kernel: Any, arguments: dict[str, Any]) -> tuple[dict, dict, dict]:
@@ -98,9 +107,10 @@ def compile_for(launch: Launch, capability: int, case: str = "") -> Report:
         file.write(compiled.asm["cubin"])
         file.flush()
         usage, sass = _dump("-res-usage", file.name), _dump("-sass", file.name)
+    name = launch.kernel.fn.__name__
     used = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     return Report(
-        kernel=launch.kernel.fn.__name__,
+        kernel=name,
         case=case,
         capability=capability,
         registers=used["REG"],
@@ -109,7 +119,20 @@ def compile_for(launch: Launch, capability: int, case: str = "") -> Report:
         matrix=len(re.findall(_MATRIX, sass)),
         newest=len(re.findall(_NEWEST.get(capability // 10, r"\bHMMA\b"), sass)),
         warps=launch.options["num_warps"],
+        half=name.startswith("attention") and launch.arguments["q"].dtype != torch.float32,
+        work=work(launch),
     )
+
+
+def problems(report: Report) -> list[str]:
+    """What is wrong with a kernel on a chip, in words."""
+    limit = MULTIPROCESSORS[report.capability].shared_of_one
+    found = {
+        f"spills {report.spilled} bytes a thread": report.spilled > 0,
+        f"wants {report.shared} bytes of shared memory where {limit} are": report.shared > limit,
+        "has none of the chip's own matrix instructions": report.half and report.newest == 0,
+    }
+    return [problem for problem, there in found.items() if there]
 
 
 def launches(capability: int) -> Iterator[tuple[str, Launch]]:
@@ -127,26 +150,76 @@ def launches(capability: int) -> Iterator[tuple[str, Launch]]:
                     yield case, launch
 
 
-def main(chips: tuple[int, ...], as_json: bool) -> None:
-    reports = [compile_for(launch, chip, case) for chip in chips for case, launch in launches(chip)]
+HEADINGS = (
+    *("kernel", "case", "sm", "warps", "registers", "shared, KB", "programs (warps) an SM", "limited by"),
+    *("matrix", "own", "MB", "GFLOP", "exp, 1e9", "least time, us"),
+)
+
+
+def row(report: Report) -> tuple[str, ...]:
+    """One line of the table; empty where only tables on the device say how many rows take part."""
+    fit, done = report.occupancy, report.work
+    costs: tuple[str, ...] = ("",) * 4
+    if done is not None:
+        chips = [chip for chip in CHIPS if chip.capability == report.capability]
+        least = ((chip.name, *least_time(done, chip, report.half)) for chip in chips)
+        times = "; ".join(f"{name} {seconds * 1e6:.0f} ({what})" for name, seconds, what in least)
+        amounts = (done.bytes / 1e6, done.operations / 1e9, done.exponentials / 1e9)
+        costs = (*(f"{x:,.0f}" if x >= 100 else f"{x:.2g}" for x in amounts), times)
+    measured = (report.capability, report.warps, report.registers, f"{report.shared / 1024:.0f}")
+    holds = (f"{fit.programs} ({fit.warps})", fit.limit, report.matrix, report.newest)
+    return (report.kernel, report.case, *(str(value) for value in (*measured, *holds)), *costs)
+
+
+def markdown(reports: list[Report]) -> str:
+    """The table, and where the peaks come from."""
+    lines = [HEADINGS, ["---"] * len(HEADINGS), *map(row, reports)]
+    peaks = [
+        f"{chip.name}: {chip.bandwidth / 1e12:g} TB/s, {chip.half / 1e12:g} TFLOP/s in half types, "
+        f"{chip.single / 1e12:g} in fp32, {chip.exponentials / 1e12:.2f}e12 exponentials/s ({chip.source})."
+        for chip in CHIPS
+    ]
+    about = f"Work of {IMAGES} images; Triton {triton.__version__}. Peaks, from which the least times come:"
+    return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", about, *peaks])
+
+
+def show(reports: list[Report]) -> None:
+    table = Table(title=f"What each chip would need; work of {IMAGES} images")
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if number < 2 else "right")
+    for report in reports:
+        table.add_row(*row(report), style="red" if problems(report) else None)
+    console = Console(width=None if sys.stdout.isatty() else 240)
+    console.print(table)
+    for report in reports:
+        for problem in problems(report):
+            console.print(f"{report.kernel}, {report.case}, sm_{report.capability}: {problem}", style="red")
+
+
+def main(capabilities: tuple[int, ...], as_json: bool, document: Path | None) -> int:
+    reports = [compile_for(launch, chip, case) for chip in capabilities for case, launch in launches(chip)]
     if as_json:
         print(json.dumps([asdict(report) for report in reports], indent=1))
-        return
-    table = Table(title="What each chip would need")
-    for heading in fields(Report):
-        table.add_column(heading.name, justify="left" if heading.type is str else "right")
-    for report in reports:
-        table.add_row(
-            *(str(value) for value in asdict(report).values()), style="red" if report.spilled else None
-        )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    elif document is not None:
+        attention = [report for report in reports if report.kernel.startswith("attention")]
+        put_into(document, document.stem, markdown(attention))
+    else:
+        show(reports)
+    return 1 if any(map(problems, reports)) else 0
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Compile every kernel for chips that are not here.")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
-        "--chips", type=int, nargs="*", default=CHIPS, help="compute capabilities, 90 for 9.0"
+        "--chips", type=int, nargs="*", default=CAPABILITIES, help="compute capabilities, 90 for 9.0"
+    )
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        nargs="?",
+        const=DOCUMENT,
+        help=f"put the attention kernels' table into {DOCUMENT}",
     )
     options = parser.parse_args()
-    main(tuple(options.chips), options.json)
+    sys.exit(main(tuple(options.chips), options.json, options.markdown))

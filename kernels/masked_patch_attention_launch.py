@@ -19,12 +19,13 @@ from imagen_fast.kernels.masked_patch_attention_shapes import (
     forward_short_blocks,
     key_blocks,
     key_row,
-    one_tile_blocks,
+    backward_short_blocks,
     power_of_two,
     query_blocks,
     row_at_once,
     two_phase_blocks,
 )
+from imagen_fast.kernels.masked_patch_attention_tuned import tuned
 
 if launch.INSTALLED:
     from imagen_fast.kernels.masked_patch_attention_backward import attention_backward_two_phase
@@ -111,6 +112,11 @@ def _blocks(length: int, block: int) -> int:
     return (length + block - 1) // block
 
 
+def _shape(kernel: Any, k_longest: int, case: tuple[int, torch.dtype, int], derived: Blocks) -> Blocks:
+    """What a stopwatch chose for this kernel, or what was derived."""
+    return tuned(kernel.fn.__name__, k_longest, *case, derived)
+
+
 def _launch(kernel: Any, programs: int, shape: Blocks, arguments: dict[str, Any]) -> None:
     arguments = arguments | {"BLOCK_M": shape.m, "BLOCK_N": shape.n}
     launch.launch(kernel, programs, arguments, num_warps=shape.warps, num_stages=shape.stages)
@@ -143,13 +149,14 @@ def run_forward(
     arguments |= {"out": out}
     # In fp32 multiplying takes the time: nothing is gained by loading ahead.
     if k_longest <= ONE_TILE and q.dtype != torch.float32:
-        shape = forward_short_blocks(q.shape[-1], launch.capability(q.device))
+        kernel = attention_forward_short
+        shape = _shape(kernel, k_longest, case, forward_short_blocks(case[0], case[2]))
         blocks = _blocks(q_longest, shape.m)
         items = programs * blocks
         programs = torch.sym_min(items, shape.resident * launch.processors(q.device))
-        _launch(attention_forward_short, programs, shape, arguments | {"blocks": blocks, "items": items})
+        _launch(kernel, programs, shape, arguments | {"blocks": blocks, "items": items})
         return out
-    shape = forward_blocks(k_longest, *case)
+    shape = _shape(attention_forward, k_longest, case, forward_blocks(k_longest, *case))
     blocks = _blocks(q_longest, shape.m)
     arguments |= {"blocks": blocks, "ROW": forward_row(k_longest, shape)}
     _launch(attention_forward, programs * blocks, shape, arguments)
@@ -192,25 +199,29 @@ def run_backward(
     shared["share"] = 1 / power_of_two(k_longest)
 
     if k_longest <= ONE_TILE:
+        shape = _shape(attention_backward_short, k_longest, case, backward_short_blocks(*case))
         own = {"dq": dq, "dk": dk, "dv": dv}
-        _launch(attention_backward_short, programs, one_tile_blocks(*case), shared | own)
+        _launch(attention_backward_short, programs, shape, shared | own)
     elif k_longest <= WHOLE_ROW:
+        derived = two_phase_blocks(k_longest, *case)
+        shape = _shape(attention_backward_two_phase, k_longest, case, derived)
         own = {"dq": dq, "dk": dk, "dv": dv, "ROW": key_row(k_longest)}
         own |= {"AT_ONCE": row_at_once(k_longest, *case)}
-        _launch(attention_backward_two_phase, programs, two_phase_blocks(k_longest, *case), shared | own)
+        _launch(attention_backward_two_phase, programs, shape, shared | own)
     else:
-        shape = query_blocks(*case)
+        shape = _shape(attention_backward_queries, k_longest, case, query_blocks(*case))
         blocks = _blocks(q_longest, shape.m)
         own = {"dq": dq, "blocks": blocks}
         _launch(attention_backward_queries, programs * blocks, shape, shared | own)
-        shape = key_blocks(*case)
+        shape = _shape(attention_backward_keys, k_longest, case, key_blocks(*case))
         blocks = _blocks(k_longest, shape.n)
         own = {"dk": dk, "dv": dv, "blocks": blocks}
         _launch(attention_backward_keys, programs * blocks, shape, shared | own)
     if not bias_gradient:
         return dq, dk, dv, q.new_empty(0)
     images = images_of(q, q_spans)
-    d_bias = _bias_gradient(bias, shared, images, q_longest, k_longest, bias_blocks(*case))
+    shape = _shape(attention_backward_bias, k_longest, case, bias_blocks(*case))
+    d_bias = _bias_gradient(bias, shared, images, q_longest, k_longest, shape)
     return dq, dk, dv, d_bias
 
 

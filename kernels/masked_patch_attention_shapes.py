@@ -84,7 +84,7 @@ def row_at_once(k_longest: int, width: int, dtype: torch.dtype, capability: int)
     return fits and dtype != torch.float32
 
 
-def one_tile_blocks(width: int, dtype: torch.dtype, capability: int) -> Blocks:
+def backward_short_blocks(width: int, dtype: torch.dtype, capability: int) -> Blocks:
     if dtype == torch.float32:
         return Blocks(16, ONE_TILE, 4 if width <= 32 else 8)
     if not _operands_in_shared(capability):

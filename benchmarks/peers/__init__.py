@@ -37,7 +37,8 @@ class Peer:
 
     def absence(self) -> Absence | None:
         """None where the peer is installed. Nothing is imported: some peers take seconds."""
-        if importlib.util.find_spec(self.module) is not None:
+        package = self.module.partition(".")[0]  # what lies inside is looked for where the package is
+        if importlib.util.find_spec(package) and importlib.util.find_spec(self.module):
             return None
         return Absence(self.name, "not installed", self.install)
 
@@ -46,17 +47,28 @@ class Peer:
 
         `python -m` in a checkout puts its root on the path, where a peer that looks for the package `kernels`
         would find our folder of that name: the root is off the path meanwhile.
+
+        Raises:
+            ImportError: it is installed, but whatever it does when it is imported fails.
         """
         path = sys.path[:]
         sys.path[:] = [entry for entry in path if Path(entry or ".").resolve() != _ROOT]
         try:
             module = importlib.import_module(self.module)
             return [getattr(module, name) for name in names]
+        except ImportError:
+            raise
+        except Exception as error:
+            # A server of processes passes over a module that it cannot import, but dies of any other error.
+            raise ImportError(f"{self.name} cannot be imported: {error}") from error
         finally:
             sys.path[:] = path
 
 
 TRANSFORMERS = Peer("transformers", "transformers", "pip install 'transformers>=5.0'")
+VARLEN_ATTN = Peer("varlen_attn", "torch.nn.attention.varlen", "pip install 'torch>=2.10'")
+FLASH_ATTN = Peer("flash-attn", "flash_attn", "pip install flash-attn --no-build-isolation")
+XFORMERS = Peer("xformers", "xformers.ops", "pip install xformers")
 
 
 def compiler_absence(name: str) -> Absence | None:

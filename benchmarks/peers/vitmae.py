@@ -43,18 +43,16 @@ def training_step(
     batch: tuple[Tensor, Tensor],
     dtype: torch.dtype,
     compiled: bool = False,
-    fused: bool = True,
 ) -> TrainingStep:
     """A step of a copy of `model`: float32 weights, and bf16 by autocast where `dtype` asks for it.
 
-    The fused optimiser is what its Trainer takes since PyTorch 2.8 ("adamw_torch_fused"); not fused
-    is what `torch.optim.AdamW(parameters)` makes in a loop of one's own.
+    The fused optimiser is what its Trainer takes since PyTorch 2.8 ("adamw_torch_fused").
     """
     device = batch[0].device
     model = copy.deepcopy(model).to(device).train()
     network = torch.compile(model) if compiled else model
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, LEARNING_RATE, BETAS, weight_decay=DECAY, fused=fused or None)
+    optimizer = torch.optim.AdamW(trained, LEARNING_RATE, BETAS, weight_decay=DECAY, fused=True)
 
     def forward(images: Tensor, noise: Tensor) -> Tensor:
         with nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype):

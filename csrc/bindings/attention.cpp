@@ -36,21 +36,24 @@ Attention problem(const View& q, const View& k, const View& v, const List& queri
 
 void register_attention(py::module_& m) {
     using release = py::call_guard<py::gil_scoped_release>;
-    m.def("attention_is_native", [](int dtype) { return attention_is_native(static_cast<DType>(dtype)); });
     py::class_<Attention>(m, "Attention")
         .def(py::init(&problem), py::kw_only(), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("queries"),
              py::arg("keys"), py::arg("shape"), py::arg("dtype"), py::arg("scale"))
         .def(
             "forward",
-            [](const Attention& a, const View& out, int threads) {
-                attention_forward(a, view(out), threads);
+            [](const Attention& a, const View& out, Address log_sums, int threads) {
+                attention_forward(a, view(out), pointer<float>(log_sums), threads);
             },
-            py::arg("out"), py::arg("threads"), release())
+            py::kw_only(), py::arg("out"), py::arg("log_sums"), py::arg("threads"), release())
         .def(
             "backward",
-            [](const Attention& a, const View& d_out, const View& d_q, const View& d_k, const View& d_v,
-               int threads) { attention_backward(a, view(d_out), view(d_q), view(d_k), view(d_v), threads); },
-            py::arg("d_out"), py::arg("d_q"), py::arg("d_k"), py::arg("d_v"), py::arg("threads"), release());
+            [](const Attention& a, const View& out, Address log_sums, const View& d_out, const View& d_q,
+               const View& d_k, const View& d_v, int threads) {
+                attention_backward(a, view(out), pointer<const float>(log_sums), view(d_out),
+                                   {view(d_q), view(d_k), view(d_v)}, threads);
+            },
+            py::kw_only(), py::arg("out"), py::arg("log_sums"), py::arg("d_out"), py::arg("d_q"),
+            py::arg("d_k"), py::arg("d_v"), py::arg("threads"), release());
 }
 
 }  // namespace imagen_fast

@@ -6,6 +6,7 @@
 #include "bindings/registers.h"
 #include "build_info.h"
 #include "cpu/instruction_set.h"
+#include "cpu/memory.h"
 
 namespace py = pybind11;
 
@@ -13,7 +14,7 @@ namespace imagen_fast {
 
 namespace {
 
-constexpr const char* names[] = {"portable", "avx2", "avx512"};
+constexpr const char* names[] = {"portable", "avx2", "avx512", "avx512_bf16"};
 
 py::dict features() {
     const CpuFeatures has = cpu_features();
@@ -26,9 +27,10 @@ py::dict features() {
 }
 
 void use(const std::string& name) {
-    for (int i = 0; i < 3; ++i)
+    for (int i = 0; i < 4; ++i)
         if (name == names[i]) return use_instruction_set(static_cast<InstructionSet>(i));
-    throw std::invalid_argument("an instruction set is one of portable, avx2, avx512, not " + name);
+    throw std::invalid_argument("an instruction set is one of portable, avx2, avx512, avx512_bf16, not " +
+                                name);
 }
 
 }  // namespace
@@ -42,6 +44,7 @@ void register_features(py::module_& m) {
     m.attr("openmp") = false;
 #endif
     m.def("cpu_features", features);
+    m.def("keep_freed_memory", keep_freed_memory);
     m.def("instruction_set", [] { return names[static_cast<int>(instruction_set())]; });
     m.def("use_instruction_set", use, py::arg("name"));
 }

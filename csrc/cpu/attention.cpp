@@ -3,22 +3,18 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
-#include <stdexcept>
 
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
-
-#include "cpu/features.h"
 
 namespace imagen_fast {
 
 namespace {
 
 template <class Work>
-void for_each_head(const Attention& problem, bool backward, int threads, Work work) {
-#if defined(IMAGEN_FAST_AVX512_BF16)
-    const std::int64_t floats = avx512_bf16::attention_workspace(problem, backward);
+void for_each_head(const Attention& problem, int threads, Work work) {
+    const std::int64_t floats = IMAGEN_FAST_BEST_BF16(attention_workspace)(problem);
     // Images of one length take equally long; others are handed out as threads become free.
     const bool ragged = problem.queries.spans || problem.keys.spans;
     const int chunk = ragged ? 1 : static_cast<int>(problem.batch * problem.heads / threads + 1);
@@ -39,32 +35,24 @@ void for_each_head(const Attention& problem, bool backward, int threads, Work wo
         for (std::int64_t one = 0; one < problem.batch * problem.heads; ++one)
             work(one / problem.heads, one % problem.heads, own);
     }
-#else
-    (void)problem, (void)backward, (void)threads, (void)work;
-    throw std::invalid_argument("attention is not native on this processor");
-#endif
 }
 
 }  // namespace
 
-bool attention_is_native(DType) {
-#if defined(IMAGEN_FAST_AVX512_BF16)
-    return cpu_features().avx512_bf16;
-#else
-    return false;
-#endif
-}
-
-void attention_forward(const Attention& problem, const TokenView& out, int threads) {
-    for_each_head(problem, false, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
-        avx512_bf16::attention_forward_one(problem, out, image, head, workspace);
+void attention_forward(const Attention& problem, const TokenView& out, float* log_sums, int threads) {
+    const auto forward = IMAGEN_FAST_BEST_BF16(attention_forward_one);
+    for_each_head(problem, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
+        float* own = log_sums + (image * problem.heads + head) * problem.queries.longest;
+        forward(problem, out, own, image, head, workspace);
     });
 }
 
-void attention_backward(const Attention& problem, const TokenView& d_out, const TokenView& d_q,
-                        const TokenView& d_k, const TokenView& d_v, int threads) {
-    for_each_head(problem, true, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
-        avx512_bf16::attention_backward_one(problem, d_out, d_q, d_k, d_v, image, head, workspace);
+void attention_backward(const Attention& problem, const TokenView& out, const float* log_sums,
+                        const TokenView& d_out, const AttentionGradients& gradients, int threads) {
+    const auto backward = IMAGEN_FAST_BEST_BF16(attention_backward_one);
+    for_each_head(problem, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
+        const float* own = log_sums + (image * problem.heads + head) * problem.queries.longest;
+        backward(problem, out, own, d_out, gradients, image, head, workspace);
     });
 }
 

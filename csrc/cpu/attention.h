@@ -1,14 +1,15 @@
 // Attention among the listed rows of each image, forward and backward, for short sequences.
 //
 // out = softmax(scale * q k^T) v, for every image and head by itself. Rows that are not listed are neither
-// read nor written; a row with nothing to attend to gives zeros. The backward makes the probabilities again,
-// so nothing is saved, and every value is written once by one thread: the result does not depend on the
-// number of threads.
+// read nor written; a row with nothing to attend to gives zeros. The backward makes the probabilities again
+// from the scores and one number a row. Every value is written once by one thread: the result does not depend
+// on the number of threads.
 #pragma once
 
 #include <cstdint>
 
 #include "common/number_types.h"
+#include "cpu/instruction_set.h"
 
 namespace imagen_fast {
 
@@ -33,24 +34,32 @@ struct Attention {
     float scale;
 };
 
-// Whether this processor has the instructions that these kernels are written for.
-bool attention_is_native(DType dtype);
+// Laid out like q, k and v.
+struct AttentionGradients {
+    TokenView q, k, v;
+};
 
-// `out` is laid out like q and holds zeros.
-void attention_forward(const Attention& problem, const TokenView& out, int threads);
+// `out` is laid out like q and holds zeros wherever a row is not listed or sees nothing. `log_sums` gets, as
+// [batch, heads, queries.longest], log2 of the sum of 2^(scale * log2(e) * score) for the i-th listed row.
+void attention_forward(const Attention& problem, const TokenView& out, float* log_sums, int threads);
 
-// `d_out` is laid out like q; the gradients like q, k and v, holding zeros.
-void attention_backward(const Attention& problem, const TokenView& d_out, const TokenView& d_q,
-                        const TokenView& d_k, const TokenView& d_v, int threads);
+// `out` and `d_out` are laid out like q; the gradients hold zeros wherever a row is not listed or sees
+// nothing.
+void attention_backward(const Attention& problem, const TokenView& out, const float* log_sums,
+                        const TokenView& d_out, const AttentionGradients& gradients, int threads);
 
-namespace avx512_bf16 {
-// One image and head; `workspace` holds at least the floats that `attention_workspace` says.
-std::int64_t attention_workspace(const Attention& problem, bool backward);
-void attention_forward_one(const Attention& problem, const TokenView& out, std::int64_t image,
-                           std::int64_t head, float* workspace);
-void attention_backward_one(const Attention& problem, const TokenView& d_out, const TokenView& d_q,
-                            const TokenView& d_k, const TokenView& d_v, std::int64_t image, std::int64_t head,
-                            float* workspace);
-}  // namespace avx512_bf16
+// One image and head, and its own part of `log_sums`; `workspace` holds at least the floats that
+// `attention_workspace` says.
+#define IMAGEN_FAST_DECLARE(set)                                                                       \
+    namespace set {                                                                                    \
+    std::int64_t attention_workspace(const Attention& problem);                                        \
+    void attention_forward_one(const Attention& problem, const TokenView& out, float* log_sums,        \
+                               std::int64_t image, std::int64_t head, float* workspace);               \
+    void attention_backward_one(const Attention& problem, const TokenView& out, const float* log_sums, \
+                                const TokenView& d_out, const AttentionGradients& gradients,           \
+                                std::int64_t image, std::int64_t head, float* workspace);              \
+    }
+IMAGEN_FAST_FOR_EACH_BF16_INSTRUCTION_SET(IMAGEN_FAST_DECLARE)
+#undef IMAGEN_FAST_DECLARE
 
 }  // namespace imagen_fast

@@ -12,6 +12,9 @@ namespace {
 InstructionSet best() {
 #if defined(IMAGEN_FAST_X86)
     const CpuFeatures has = cpu_features();
+#if defined(IMAGEN_FAST_AVX512_BF16)
+    if (has.avx512_bf16) return InstructionSet::avx512_bf16;
+#endif
     if (has.avx512f) return InstructionSet::avx512;
     if (has.avx2) return InstructionSet::avx2;
 #endif

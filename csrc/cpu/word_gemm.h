@@ -1,138 +1,126 @@
-// Small matrix products for AVX-512 on 32-bit words: a word is one float, or two neighbouring bfloat16.
+// Small matrix products on 32-bit words: a word is one float, or two neighbouring bfloat16.
 //
 // C[r][j] = sum over k of A[r][k] * B[k][j], where a step k is a word: the products of a bfloat16 pair are
-// added in float32 by one instruction. A comes word by word (broadcast), B and C in vectors of 16. Long sums
-// are made of partial ones, which keeps their rounding errors small.
+// added in float32 by one instruction, on processors that have it. A comes word by word (broadcast), B and C
+// in registers of LANES words. Tensors in bfloat16 take float words elsewhere.
 #pragma once
 
-#include <immintrin.h>
+#include <algorithm>
+#include <type_traits>
 
-#include <cstdint>
+#include "cpu/lanes.h"
 
-#include "common/number_types.h"
-
-namespace imagen_fast::avx512_bf16 {
+namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET {
 
 using Word = std::uint32_t;
-constexpr int LANES = 16;
-constexpr std::int64_t PARTIAL = 128;  // steps of a partial sum
 
-// How many values of a type one word holds, and the multiply-add of words.
-template <class T>
-struct Words;
-
-template <>
-struct Words<float> {
+// How many values one word holds, and the multiply-add of words.
+struct FloatWords {
     static constexpr int PER_WORD = 1;
-    static inline __m512 multiply_add(__m512 sum, __m512i a, __m512i b) {
-        return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
-    }
+    static inline Floats multiply_add(Floats sum, Bits a, Bits b) { return sum + (Floats)a * (Floats)b; }
 };
 
-template <>
-struct Words<BFloat16> {
+#if defined(__AVX512BF16__)
+struct BFloat16Pairs {
     static constexpr int PER_WORD = 2;
-    static inline __m512 multiply_add(__m512 sum, __m512i a, __m512i b) {
-        return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+    static inline Floats multiply_add(Floats sum, Bits a, Bits b) {
+        return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
     }
 };
+#endif
 
 struct WordMatrix {
     const Word* data;
     std::int64_t row, step;  // strides in words
+
+    WordMatrix from(std::int64_t r, std::int64_t k = 0) const {
+        return {data + r * row + k * step, row, step};
+    }
 };
 
-template <class T, int ROWS, int VECTORS>
-static inline void gemm_tile(float* c, std::int64_t c_row, WordMatrix a, const Word* b, std::int64_t b_step,
-                             std::int64_t steps) {
-    for (std::int64_t first = 0; first < steps; first += PARTIAL) {
-        __m512 sum[ROWS][VECTORS];
-        for (int r = 0; r < ROWS; ++r)
-            for (int v = 0; v < VECTORS; ++v) sum[r][v] = _mm512_setzero_ps();
-        const std::int64_t last = first + PARTIAL < steps ? first + PARTIAL : steps;
-        for (std::int64_t k = first; k < last; ++k) {
-            __m512i right[VECTORS];
-            for (int v = 0; v < VECTORS; ++v) right[v] = _mm512_loadu_si512(b + k * b_step + v * LANES);
-            for (int r = 0; r < ROWS; ++r) {
-                const __m512i left = _mm512_set1_epi32(static_cast<int>(a.data[r * a.row + k * a.step]));
-                for (int v = 0; v < VECTORS; ++v)
-                    sum[r][v] = Words<T>::multiply_add(sum[r][v], left, right[v]);
-            }
+// A tile of C, held in registers. Eight rows by two registers, or six where there are but sixteen registers:
+// so many independent sums hide the latency of the multiply-add.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int TILE_ROWS = 8;
+#else
+constexpr int TILE_ROWS = 6;
+#endif
+
+template <int ROWS, int VECTORS>
+struct Tile {
+    Floats sum[ROWS][VECTORS];
+};
+
+template <class W, int ROWS, int VECTORS>
+static inline Tile<ROWS, VECTORS> multiply(WordMatrix a, const Word* b, std::int64_t b_step,
+                                           std::int64_t steps) {
+    Tile<ROWS, VECTORS> c;
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < VECTORS; ++v) c.sum[r][v] = Floats{};
+    for (std::int64_t k = 0; k < steps; ++k) {
+        Bits right[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) right[v] = read<Bits>(b + k * b_step + v * LANES);
+        for (int r = 0; r < ROWS; ++r) {
+            const Bits left = Bits{} + a.data[r * a.row + k * a.step];
+            for (int v = 0; v < VECTORS; ++v) c.sum[r][v] = W::multiply_add(c.sum[r][v], left, right[v]);
         }
-        for (int r = 0; r < ROWS; ++r)
-            for (int v = 0; v < VECTORS; ++v) {
-                float* to = c + r * c_row + v * LANES;
-                _mm512_storeu_ps(to, first ? _mm512_add_ps(_mm512_loadu_ps(to), sum[r][v]) : sum[r][v]);
-            }
+    }
+    return c;
+}
+
+template <int N>
+using Number = std::integral_constant<int, N>;
+
+// Calls work(Number<ROWS>, first row) for whole tiles, and once for the rows that are left.
+template <class Work>
+static inline void in_tiles(std::int64_t rows, Work work) {
+    std::int64_t r = 0;
+    for (; r + TILE_ROWS <= rows; r += TILE_ROWS) work(Number<TILE_ROWS>{}, r);
+    switch (rows - r) {
+        case 1:
+            return work(Number<1>{}, r);
+        case 2:
+            return work(Number<2>{}, r);
+        case 3:
+            return work(Number<3>{}, r);
+        case 4:
+            return work(Number<4>{}, r);
+        case 5:
+            return work(Number<5>{}, r);
+        case 6:
+            return work(Number<6>{}, r);
+        case 7:
+            return work(Number<7>{}, r);
     }
 }
 
-// Eight rows by two vectors: sixteen independent sums hide the latency of the multiply-add.
-template <class T, int VECTORS>
+// Long sums are made of partial ones, which keeps their rounding errors small.
+constexpr std::int64_t PARTIAL = 128;
+
+template <class W, int VECTORS>
 static inline void gemm_columns(float* c, std::int64_t c_row, WordMatrix a, const Word* b,
                                 std::int64_t b_step, std::int64_t rows, std::int64_t steps) {
-    std::int64_t r = 0;
-    const auto at = [&](std::int64_t row) { return WordMatrix{a.data + row * a.row, a.row, a.step}; };
-    for (; r + 8 <= rows; r += 8) gemm_tile<T, 8, VECTORS>(c + r * c_row, c_row, at(r), b, b_step, steps);
-    if (r + 4 <= rows) {
-        gemm_tile<T, 4, VECTORS>(c + r * c_row, c_row, at(r), b, b_step, steps);
-        r += 4;
-    }
-    for (; r < rows; ++r) gemm_tile<T, 1, VECTORS>(c + r * c_row, c_row, at(r), b, b_step, steps);
+    in_tiles(rows, [&](auto many, std::int64_t r) {
+        for (std::int64_t k = 0; k < steps; k += PARTIAL) {
+            const auto part = multiply<W, many, VECTORS>(a.from(r, k), b + k * b_step, b_step,
+                                                         std::min(PARTIAL, steps - k));
+            for (int i = 0; i < many; ++i)
+                for (int v = 0; v < VECTORS; ++v) {
+                    float* to = c + (r + i) * c_row + v * LANES;
+                    store(to, k ? load(to) + part.sum[i][v] : part.sum[i][v]);
+                }
+        }
+    });
 }
 
-// `columns` is a multiple of 16.
-template <class T>
+// `columns` is a multiple of LANES.
+template <class W>
 static inline void gemm(float* c, std::int64_t c_row, WordMatrix a, const Word* b, std::int64_t b_step,
                         std::int64_t rows, std::int64_t columns, std::int64_t steps) {
     std::int64_t j = 0;
     for (; j + 2 * LANES <= columns; j += 2 * LANES)
-        gemm_columns<T, 2>(c + j, c_row, a, b + j, b_step, rows, steps);
-    if (j < columns) gemm_columns<T, 1>(c + j, c_row, a, b + j, b_step, rows, steps);
+        gemm_columns<W, 2>(c + j, c_row, a, b + j, b_step, rows, steps);
+    if (j < columns) gemm_columns<W, 1>(c + j, c_row, a, b + j, b_step, rows, steps);
 }
 
-// Sixteen rows of sixteen words, turned.
-static inline void transpose(__m512i row[LANES]) {
-    __m512i t[LANES];
-    for (int i = 0; i < 8; ++i) {
-        t[2 * i] = _mm512_unpacklo_epi32(row[2 * i], row[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(row[2 * i], row[2 * i + 1]);
-    }
-    for (int i = 0; i < 4; ++i) {
-        row[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-        row[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-        row[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-        row[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-    }
-    // Now row[4 i + j] holds, in each quarter q, words 4 i .. 4 i + 3 of column 4 q + j.
-    for (int j = 0; j < 4; ++j) {
-        const __m512i a = _mm512_shuffle_i32x4(row[j], row[4 + j], 0x88);
-        const __m512i b = _mm512_shuffle_i32x4(row[j], row[4 + j], 0xdd);
-        const __m512i c = _mm512_shuffle_i32x4(row[8 + j], row[12 + j], 0x88);
-        const __m512i d = _mm512_shuffle_i32x4(row[8 + j], row[12 + j], 0xdd);
-        t[j] = _mm512_shuffle_i32x4(a, c, 0x88);
-        t[8 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
-        t[4 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
-        t[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
-    }
-    for (int i = 0; i < LANES; ++i) row[i] = t[i];
-}
-
-// 2^x in float32, to one or two units in the last place; x at most 127, and anything below -127 gives 0 or
-// nearly.
-static inline __m512 exp2(__m512 x) {
-    const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 f = _mm512_sub_ps(x, whole);  // -0.5 .. 0.5
-    // The Taylor series of 2^f to degree 7 is below a unit in the last place there.
-    __m512 p = _mm512_set1_ps(1.5252734e-5f);
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.5403530e-4f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.3333558e-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6181291e-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5504109e-2f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022651e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, whole);
-}
-
-}  // namespace imagen_fast::avx512_bf16
+}  // namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET

@@ -6,7 +6,7 @@ not, `build_info()` what was built. A call into a module that is missing raises 
 
 from imagen_fast.native import cuda
 from imagen_fast.native.adamw import AdamwParameter, adamw_step, gradient_norm
-from imagen_fast.native.attention import attention_backward, attention_forward, attention_is_native
+from imagen_fast.native.attention import attention_backward, attention_forward, attention_pays
 from imagen_fast.native.features import (
     available,
     build_info,
@@ -16,6 +16,7 @@ from imagen_fast.native.features import (
 )
 from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
 from imagen_fast.native.layer_norm import layer_norm_backward, layer_norm_forward
+from imagen_fast.native.memory import keep_freed_memory
 from imagen_fast.native.pixel_mse import masked_pixel_mse_backward, masked_pixel_mse_forward
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
     "adamw_step",
     "attention_backward",
     "attention_forward",
-    "attention_is_native",
+    "attention_pays",
     "available",
     "build_info",
     "cpu_features",
@@ -33,6 +34,7 @@ __all__ = [
     "gradient_norm",
     "jpeg_available",
     "jpeg_size",
+    "keep_freed_memory",
     "layer_norm_backward",
     "layer_norm_forward",
     "masked_pixel_mse_backward",

@@ -58,5 +58,5 @@ def cpu_features() -> CpuFeatures:
 
 
 def use_instruction_set(name: str) -> None:
-    """Make the kernels use `portable`, `avx2` or `avx512`: for tests and comparisons."""
+    """Make the kernels use `portable`, `avx2`, `avx512` or `avx512_bf16`: for tests and comparisons."""
     cpu().use_instruction_set(name)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from imagen_fast import native
 from imagen_fast.data import Loader
 from imagen_fast.errors import CheckpointError, ImagenFastError, InvalidInput
 from imagen_fast.objectives import Output
@@ -85,6 +86,8 @@ def fit(
 ) -> FitResult:
     """Minimise `objective(batch, step).loss` over the batches of `loader`.
 
+    On the CPU the process keeps from then on what memory it frees (`native.keep_freed_memory`).
+
     Args:
         objective: a module that is an `objectives.Objective`; it is moved to `device` and, its weights
             cast to `dtype`, trained in place.
@@ -96,6 +99,8 @@ def fit(
         Diverged: the loss, its gradient or a weight is not finite; the last checkpoint is from before.
         CheckpointError: `resume` is of another model, or lacks a part.
     """
+    if device.type == "cpu":
+        native.keep_freed_memory()
     objective.to(device)
     objective.train()
     optimizer = MasterAdamW(objective, dtype, config.weight_decay, config.betas, lr_scale=lr_scale)

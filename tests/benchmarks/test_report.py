@@ -6,8 +6,9 @@ import pytest
 
 from imagen_fast.benchmarks import report
 from imagen_fast.benchmarks.cli import main
-from imagen_fast.benchmarks.contest import OURS
+from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.errors import InvalidInput
+from imagen_fast.figures import put_into
 
 
 def entry(case, median):
@@ -62,7 +63,7 @@ def test_the_table_is_printed(tmp_path, capsys):
 def test_missing_markers_are_named(tmp_path):
     (tmp_path / "README.md").write_text("nothing here")
     with pytest.raises(InvalidInput, match="lacks the markers <!-- figures:train-cpu -->"):
-        report.put_into(tmp_path / "README.md", "train-cpu", "table")
+        put_into(tmp_path / "README.md", "train-cpu", "table")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from imagen_fast.benchmarks import mae, record, train
-from imagen_fast.benchmarks.contest import OURS, hold
+from imagen_fast.benchmarks.contender import OURS
+from imagen_fast.benchmarks.contest import hold
 from imagen_fast.benchmarks.measure import Effort
 from imagen_fast.models import DecoderConfig, ViTConfig
 
@@ -25,10 +26,10 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def small_contest(quick=True):
+def small_contest(quick=True, apart=False):
     workload = mae.Workload(ENCODER, 4, CPU, checked=2)
     made = train.contest("mae mini", workload, quick, DECODER, queries=16)
-    return replace(made, effort=Effort(0, 2, 2, 0))
+    return replace(made, effort=Effort(0, 2, 2, 0), apart=apart)
 
 
 def test_ours_is_correct_and_compared_with_each_peer():
@@ -44,9 +45,10 @@ def test_ours_is_correct_and_compared_with_each_peer():
     assert (first["images"], first["image"], first["patch"], first["hidden_share"]) == (4, "32x32", 4, 0.75)
 
 
-def test_without_transformers_ours_is_measured_and_the_peer_named(monkeypatch):
+@pytest.mark.parametrize("apart", [False, True])
+def test_without_transformers_ours_is_measured_and_the_peer_named(monkeypatch, apart):
     monkeypatch.setattr(train, "TRANSFORMERS", replace(train.TRANSFORMERS, module="no_such_module_here"))
-    contest = small_contest()
+    contest = small_contest(apart=apart)
     results = hold(contest, CPU)
     assert [(r.case, r.implementation, r.verdict.correct) for r in results] == [
         (c, OURS, True) for c in CASES
@@ -76,4 +78,24 @@ def test_a_wrong_gradient_is_found(monkeypatch):
 
 def test_quick_takes_small_only_and_full_every_size():
     assert [contest.name for contest in train.contests(CPU, quick=True)] == ["mae small"]
-    assert [c.name for c in train.contests(CPU, quick=False)] == ["mae tiny", "mae small", "mae base"]
+    names = [f"mae {size}{kind}" for size in ("tiny", "small", "base") for kind in ("", " cross")]
+    assert [c.name for c in train.contests(CPU, quick=False)] == names
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_full_run_has_each_objective_of_ours_in_one_contest(same):
+    """With the peer in both types beside it."""
+    pytest.importorskip("transformers")
+    contests = [c for c in train.contests(CPU, quick=False) if c.name.startswith("mae base")]
+    contenders = list(contests[0 if same else 1].contenders())
+    ours = [c.case for c in contenders if c.implementation == OURS]
+    kinds = (
+        ["same-objective bf16", "same-objective fp32"] if same else ["cross 49x12 bf16", "cross 49x8 bf16"]
+    )
+    assert ours == [f"mae base {kind} step" for kind in kinds]
+    assert {"transformers bf16", "transformers fp32"} <= {c.implementation for c in contenders}
+
+
+def test_on_the_cpu_each_has_a_process_of_its_own():
+    assert all(contest.apart for contest in train.contests(CPU, quick=True))
+    assert not any(contest.apart for contest in train.contests(torch.device("cuda"), quick=True))

@@ -1,8 +1,11 @@
 """Every kernel, compiled for chips that are not here: what the assembler says holds on each of them."""
 
-import pytest
+from dataclasses import replace
 
-from imagen_fast.kernels import launch
+import pytest
+import torch
+
+from imagen_fast.kernels import launch, masked_patch_attention
 
 if not launch.INSTALLED or launch.INTERPRETED:
     pytest.skip("compiling needs triton, and not its interpreter", allow_module_level=True)
@@ -10,16 +13,60 @@ if not launch.INSTALLED or launch.INTERPRETED:
 from imagen_fast.kernels import aot
 
 
-@pytest.mark.parametrize("chip", aot.CHIPS)
+@pytest.mark.parametrize("chip", aot.CAPABILITIES)
 def test_no_kernel_spills_and_products_run_on_matrix_units(chip: int) -> None:
     reports = [aot.compile_for(launched, chip, case) for case, launched in aot.launches(chip)]
-    assert len({report.kernel for report in reports}) == 7
-    wrong = [report for report in reports if report.spilled or report.shared > aot.SHARED_LIMIT[chip]]
-    assert not wrong, "kernels spill or exceed shared memory:\n" + "\n".join(map(str, wrong))
-    half = [r for r in reports if r.kernel.startswith("attention") and "float32" not in r.case]
-    assert all(r.newest for r in half), "attention without this chip's matrix instructions:\n" + "\n".join(
-        str(r) for r in half if not r.newest
+    assert len({report.kernel for report in reports}) == 9
+    wrong = {report: found for report in reports if (found := aot.problems(report))}
+    assert not wrong, "\n".join(f"{found}: {report}" for report, found in wrong.items())
+    assert {report.half for report in reports if "bfloat16" in report.case and "D=" in report.case} == {True}
+    assert all(report.occupancy.programs >= 1 for report in reports)
+
+
+SOUND = aot.Report(
+    kernel="attention_forward",
+    case="N=49 D=64 bfloat16",
+    capability=90,
+    registers=80,
+    spilled=0,
+    shared=24576,
+    matrix=8,
+    newest=8,
+    warps=4,
+    half=True,
+    work=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, None),
+        ({"half": False, "newest": 0, "matrix": 0}, None),
+        ({"spilled": 8}, "spills 8 bytes"),
+        ({"shared": 227 * 1024 + 1}, "shared memory"),
+        ({"capability": 80, "shared": 200 * 1024}, "shared memory"),
+        ({"newest": 0}, "matrix instructions"),
+    ],
+)
+def test_a_spill_or_a_missing_matrix_instruction_is_a_problem(change, problem) -> None:
+    found = aot.problems(replace(SOUND, **change))
+    assert len(found) == (problem is not None)
+    assert problem is None or problem in found[0]
+
+
+def test_a_kernel_that_must_spill_is_found() -> None:
+    """The checker, from the assembler on: a tile that four warps cannot hold."""
+    with launch.recording(80) as recorded:
+        qkv = torch.empty((2, 256, 3, 2, 128), dtype=torch.bfloat16, device="meta").unbind(2)
+        masked_patch_attention.run_forward(*qkv, None, None, None, None, 256, 256, 0.1)
+    (launched,) = recorded
+    huge = replace(
+        launched,
+        arguments=launched.arguments | {"BLOCK_M": 128},
+        options=launched.options | {"num_warps": 4},
     )
+    assert any("spills" in problem for problem in aot.problems(aot.compile_for(huge, 80)))
 
 
 def test_specialisation_follows_the_jit() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from imagen_fast import native
 
-SETS = ["portable", "avx2", "avx512"]
+SETS = ["portable", "avx2", "avx512", "avx512_bf16"]
 
 
 def pytest_collection_modifyitems(items):

@@ -26,7 +26,7 @@ def python(code: str, **environment: str) -> str:
 def test_the_build_says_what_it_holds():
     info = native.build_info()
     assert info["cpu"]
-    assert info["instruction_set"] in ("portable", "avx2", "avx512")
+    assert info["instruction_set"] in ("portable", "avx2", "avx512", "avx512_bf16")
     assert info["jpeg"] == ("JPEG" not in info["left_out"])
     assert info["cuda"] == ("CUDA" not in info["left_out"])
 
@@ -41,7 +41,7 @@ def test_features_are_those_that_the_kernel_lists():
 
 
 def test_an_unknown_instruction_set_is_refused():
-    with pytest.raises(ValueError, match="portable, avx2, avx512"):
+    with pytest.raises(ValueError, match="portable, avx2, avx512, avx512_bf16"):
         native.use_instruction_set("mmx")
 
 

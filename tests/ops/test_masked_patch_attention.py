@@ -41,12 +41,23 @@ def outcome(q, k, v, context, backend, dtype, weight):
     return [out.detach(), *(x.grad for x in inputs)]
 
 
-@pytest.fixture(params=["native", "pytorch"])
+@pytest.fixture(params=["avx512_bf16", "avx512", "avx2", "portable", "pytorch"])
 def way(request, monkeypatch):
-    """With our kernel where the processor has its instructions, and as on a processor without them."""
+    """With our kernel, as each instruction set has it, and without it."""
     if request.param == "pytorch":
-        monkeypatch.setattr(native, "attention_is_native", lambda dtype: False)
-    return request.param
+        monkeypatch.setattr(native, "attention_pays", lambda dtype: False)
+        yield request.param
+        return
+    if not native.available():
+        pytest.skip(native.unavailable_because())
+    best = native.build_info()["instruction_set"]
+    try:
+        native.use_instruction_set(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(native, "attention_pays", lambda dtype: dtype in (torch.float32, torch.bfloat16))
+    yield request.param
+    native.use_instruction_set(best)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

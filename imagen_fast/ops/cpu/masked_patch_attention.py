@@ -1,9 +1,9 @@
 """Masked-patch attention on the CPU, as a torch.library operator.
 
-Three ways, the first that fits: our native kernel, where the processor has the instructions it is written
-for; batched matrix products with the probabilities kept, for half precision and short sequences, where
-PyTorch's flash kernel spends most of its time outside the matrix units; and that flash kernel. Each touches
-the listed rows only: hidden tokens cost nothing.
+Three ways, the first that fits: our native kernel, where it pays; batched matrix products with the
+probabilities kept, for half precision and short sequences, where PyTorch's flash kernel spends most of its
+time outside the matrix units; and that flash kernel. Each touches the listed rows only: hidden tokens cost
+nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def refusal(q: Tensor) -> str | None:
 def plan(dtype: torch.dtype, queries: int, keys: int, width: int) -> Literal["native", "products", "flash"]:
     """Which of the three ways a call goes."""
     # A bf16 pair is the smallest thing that the native kernel reads.
-    if native.attention_is_native(dtype) and width % 2 == 0 and queries * keys <= _MOST_NATIVE_SCORES:
+    if native.attention_pays(dtype) and width % 2 == 0 and queries * keys <= _MOST_NATIVE_SCORES:
         return "native"
     half = dtype in (torch.bfloat16, torch.float16)
     return "products" if half and keys <= _LONGEST_KEPT and queries <= 2 * _LONGEST_KEPT else "flash"
@@ -72,6 +72,17 @@ def _unseeing(exists: Tensor | None) -> Tensor | None:
     return none[:, None, None, None] if bool(none.any()) else None
 
 
+def _images(x: Tensor, spans: Tensor | None) -> int:
+    return len(x) if spans is None else len(spans)
+
+
+def _made_like(x: Tensor, rows: Rows, others: Rows) -> Tensor:
+    """What the native kernel writes into: zeros, except where it writes every row anyway."""
+    every = x.dim() == 4 and rows.spans is None and others.spans is None
+    make = torch.empty if every and rows.longest == x.shape[1] and others.longest else torch.zeros
+    return make(x.shape, dtype=x.dtype)
+
+
 @torch.library.custom_op("imagen_fast::masked_patch_attention_cpu", mutates_args=(), device_types="cpu")
 def _attention(
     q: Tensor,
@@ -85,13 +96,14 @@ def _attention(
     k_longest: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """The output, and what the backward needs: nothing, probabilities [B*H, M, N], or log-sums [B, H, M]."""
+    """The output, and what the backward needs: probabilities [B*H, M, N], or logarithms of sums [B, H, M]."""
     queries, keys = Rows(q_longest, q_spans, q_index), Rows(k_longest, k_spans, k_index)
     way = plan(q.dtype, q_longest, k_longest, q.shape[-1])
     if way == "native":
-        out = torch.zeros(q.shape, dtype=q.dtype)
-        native.attention_forward(q, k, v, queries, keys, scale, out)
-        return out, q.new_empty(0)
+        out = _made_like(q, queries, keys)
+        kept = torch.zeros(_images(q, q_spans), q.shape[-2], q_longest)
+        native.attention_forward(q, k, v, queries, keys, scale, out, kept)
+        return out, kept
     qh, _ = _compact(q, queries)
     kh, exists = _compact(k, keys)
     vh, _ = _compact(v, keys)
@@ -123,10 +135,11 @@ def _attention(
 
 @_attention.register_fake
 def _(q, k, v, q_spans, q_index, k_spans, k_index, q_longest, k_longest, scale):
-    batch = len(q) if q.dim() == 4 else len(q_spans)
-    heads = q.shape[-2]
+    batch, heads = _images(q, q_spans), q.shape[-2]
     way = plan(q.dtype, q_longest, k_longest, q.shape[-1])
-    if way == "native" or q_longest == 0 or k_longest == 0 or batch == 0:
+    if way == "native":
+        kept = q.new_empty(batch, heads, q_longest, dtype=torch.float32)
+    elif q_longest == 0 or k_longest == 0 or batch == 0:
         kept = q.new_empty(0)
     elif way == "products":
         kept = q.new_empty(batch * heads, q_longest, k_longest)
@@ -159,8 +172,9 @@ def _attention_backward(
     d_k: Tensor
     d_v: Tensor
     if way == "native":
-        d_q, d_k, d_v = (torch.zeros(x.shape, dtype=x.dtype) for x in (q, k, v))
-        native.attention_backward(d_out, q, k, v, queries, keys, scale, (d_q, d_k, d_v))
+        d_q = _made_like(q, queries, keys)
+        d_k, d_v = (_made_like(x, keys, queries) for x in (k, v))
+        native.attention_backward(d_out, out, kept, q, k, v, queries, keys, scale, (d_q, d_k, d_v))
         return d_q, d_k, d_v
     qh, _ = _compact(q, queries)
     kh, exists = _compact(k, keys)
@@ -206,8 +220,8 @@ def _save(ctx, inputs, output):
     ctx.set_materialize_grads(False)
     q, k, v, q_spans, q_index, k_spans, k_index, *ctx.numbers = inputs
     q_longest, k_longest, _ = ctx.numbers
-    # Only PyTorch's flash kernel asks for its own output again.
-    out = output[0] if plan(q.dtype, q_longest, k_longest, q.shape[-1]) == "flash" else output[1]
+    # Only the products, which keep their probabilities, do not ask for the output again.
+    out = output[1] if plan(q.dtype, q_longest, k_longest, q.shape[-1]) == "products" else output[0]
     ctx.save_for_backward(out, output[1], q, k, v, q_spans, q_index, k_spans, k_index)
     ctx.mark_non_differentiable(output[1])
 

@@ -1,0 +1,91 @@
+"""What a launch asks of a chip: bytes, operations, exponentials, and the least time they take.
+
+The bytes are those of every image's tensors once, as if what a kernel reads twice, and what all images share,
+came from L2. Operations and exponentials are those that the kernel makes, those made again included; tiles'
+empty margins are not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from imagen_fast.kernels.chips import Chip
+from imagen_fast.kernels.launch import Launch
+
+IMAGES = 256  # of which the work is stated: a GPU's batch
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of a launch on ``IMAGES`` images."""
+
+    bytes: int
+    operations: int
+    exponentials: int
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """Of one head: products M x N x D, exponentials M x N, tensors M x D and N x D, floats a query."""
+
+    products: int
+    exponentials: int
+    of_queries: int
+    of_keys: int
+    statistics: int = 0
+
+
+_ATTENTION = {
+    "attention_forward": _Attention(2, 1, of_queries=2, of_keys=2),
+    "attention_forward_short": _Attention(2, 1, of_queries=2, of_keys=2),
+    "attention_backward_short": _Attention(5, 1, of_queries=3, of_keys=4),
+    # The logits and dp are made in either phase; the statistics go out and come back.
+    "attention_backward_two_phase": _Attention(7, 2, of_queries=3, of_keys=4, statistics=4),
+    # Two sweeps over the keys.
+    "attention_backward_queries": _Attention(5, 2, of_queries=3, of_keys=2, statistics=2),
+    "attention_backward_keys": _Attention(4, 1, of_queries=2, of_keys=4, statistics=2),
+    "attention_backward_bias": _Attention(2, 1, of_queries=2, of_keys=2, statistics=2),
+}
+# Tensors of a value a pixel read or written in the prediction's type, beside the image.
+_PIXEL_MSE = {"pixel_mse_forward": 1, "pixel_mse_backward": 2}
+_PIXEL_OPERATIONS = 10  # a value: mean, variance, normalising, square
+
+
+def work(launch: Launch) -> Work | None:
+    """None where only tables on the device say how many rows take part."""
+    name, given = launch.kernel.fn.__name__, launch.arguments
+    if name in _PIXEL_MSE:
+        return _pixel_mse(_PIXEL_MSE[name], given)
+    if given["q_spans"] is not None or given["k_spans"] is not None:
+        return None
+    return _attention(_ATTENTION[name], given)
+
+
+def _attention(of: _Attention, given: dict[str, Any]) -> Work:
+    heads = IMAGES * given["heads"]
+    m, n, d = given["q_rows"], given["k_rows"], given["D"]
+    size = given["q"].dtype.itemsize
+    moved = (of.of_queries * m + of.of_keys * n) * d * size + of.statistics * m * 4
+    return Work(heads * moved, heads * of.products * 2 * m * n * d, heads * of.exponentials * m * n)
+
+
+def _pixel_mse(tensors: int, given: dict[str, Any]) -> Work:
+    """Of all rows: which of them count is on the device."""
+    _, rows, values = given["prediction"].shape
+    values *= IMAGES * rows
+    size = tensors * given["prediction"].dtype.itemsize + given["image"].dtype.itemsize
+    return Work(values * size, _PIXEL_OPERATIONS * values, 0)
+
+
+def least_time(work: Work, chip: Chip, half: bool) -> tuple[float, str]:
+    """Seconds that no kernel can beat on this chip, and what sets them: the largest of three times.
+
+    Args:
+        half: products are on tensor cores.
+    """
+    times = {
+        "memory": work.bytes / chip.bandwidth,
+        "matrix" if half else "fp32": work.operations / (chip.half if half else chip.single),
+        "exp": work.exponentials / chip.exponentials,
+    }
+    slowest = max(times, key=lambda name: times[name])
+    return times[slowest], slowest

@@ -1,0 +1,121 @@
+"""Occupancy and least times, against numbers worked out by hand."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from imagen_fast.kernels import chips, cost, launch, masked_patch_attention, masked_pixel_mse
+
+needs_triton = pytest.mark.skipif(not launch.INSTALLED, reason="launches name Triton kernels")
+CHIPS = {chip.name: chip for chip in chips.CHIPS}
+
+
+@pytest.mark.parametrize(
+    ("registers", "warps", "shared", "capability", "programs", "limit"),
+    [
+        (32, 4, 0, 80, 16, "registers"),  # 64 warps: everything is full at once
+        (16, 4, 0, 80, 16, "warps"),
+        (16, 1, 0, 90, 32, "warps"),  # no more than 32 programs
+        (128, 8, 0, 90, 2, "registers"),  # 16 warps of 4096 registers
+        (129, 8, 0, 90, 1, "registers"),  # 4352 each: 15 warps, in fours 12
+        (255, 4, 0, 90, 2, "registers"),  # 8 warps of 8192
+        (32, 4, 100 * 1024, 80, 1, "shared"),
+        (32, 4, 100 * 1024, 90, 2, "shared"),
+        (32, 4, 227 * 1024, 90, 1, "shared"),  # with the system's kilobyte all there is
+    ],
+)
+def test_occupancy(registers, warps, shared, capability, programs, limit) -> None:
+    found = chips.occupancy(registers, warps, shared, capability)
+    assert (found.programs, found.warps, found.limit) == (programs, programs * warps, limit)
+
+
+def test_peaks_agree_with_each_other() -> None:
+    """Operations a clock and multiprocessor are a power of two, so clock, count and peak must fit."""
+    for chip in chips.CHIPS:
+        a_clock = {80: 2048, 90: 4096, 100: 8192}[chip.capability]
+        assert chip.multiprocessors * a_clock * chip.clock == pytest.approx(chip.half, rel=2e-3)
+    assert CHIPS["H200"].exponentials == pytest.approx(3.87e12, rel=1e-2)
+
+
+def recorded(run) -> list[launch.Launch]:
+    with launch.recording(90) as launches:
+        run()
+    return launches
+
+
+def qkv(rows: int, width: int = 64, dtype: torch.dtype = torch.bfloat16) -> tuple[torch.Tensor, ...]:
+    return torch.empty((2, rows, 3, 12, width), dtype=dtype, device="meta").unbind(2)
+
+
+# 256 images of 12 heads of width 64 in bf16, as in the tables of the design.
+@needs_triton
+@pytest.mark.parametrize(
+    ("rows", "megabytes", "memory", "matrix"), [(49, 77, 16, 2), (197, 310, 65, 31), (1024, 1611, 336, 834)]
+)
+def test_the_forward_has_the_work_of_the_formula(rows, megabytes, memory, matrix) -> None:
+    arguments = (*qkv(rows), *(None,) * 4, rows, rows, 0.1)
+    (launched,) = recorded(partial(masked_patch_attention.run_forward, *arguments))
+    work = cost.work(launched)
+    heads = cost.IMAGES * 12
+    assert work == cost.Work(4 * rows * 64 * 2 * heads, 4 * rows * rows * 64 * heads, rows * rows * heads)
+    assert work.bytes / 1e6 == pytest.approx(megabytes, abs=0.6)
+    seconds, what = cost.least_time(work, CHIPS["H200"], half=True)
+    expected = {
+        "memory": memory,
+        "matrix": matrix,
+        "exp": rows * rows * heads / CHIPS["H200"].exponentials * 1e6,
+    }
+    assert what == max(expected, key=lambda name: expected[name])
+    assert seconds * 1e6 == pytest.approx(expected[what], abs=0.6)
+
+
+@needs_triton
+@pytest.mark.parametrize("rows", [49, 197, 1024])
+def test_a_backward_makes_five_products_and_what_it_makes_again(rows) -> None:
+    d_out = torch.empty((2, rows, 12, 64), dtype=torch.bfloat16, device="meta")
+    arguments = (d_out, *qkv(rows), *(None,) * 4, rows, rows, 0.1)
+    works = [cost.work(one) for one in recorded(partial(masked_patch_attention.run_backward, *arguments))]
+    product = 2 * rows * rows * 64 * cost.IMAGES * 12
+    assert sum(work.operations for work in works) // product in {49: [5], 197: [7], 1024: [9]}[rows]
+    tensor = rows * 64 * 2 * cost.IMAGES * 12
+    assert sum(work.bytes for work in works) >= 7 * tensor
+
+
+@needs_triton
+def test_the_gradient_of_a_bias_makes_logits_and_their_gradient_once_more() -> None:
+    d_out = torch.empty((2, 49, 12, 64), dtype=torch.bfloat16, device="meta")
+    bias = torch.empty((12, 49, 49), dtype=torch.bfloat16, device="meta")
+    arguments = (d_out, *qkv(49), *(None,) * 4, 49, 49, 0.1, None, None, bias, None, None, True)
+    launches = recorded(partial(masked_patch_attention.run_backward, *arguments))
+    works = {one.kernel.fn.__name__: cost.work(one) for one in launches}
+    product = 2 * 49 * 49 * 64 * cost.IMAGES * 12
+    made = {name: work.operations // product for name, work in works.items()}
+    assert made == {"attention_backward_short": 5, "attention_backward_bias": 2}
+
+
+@needs_triton
+def test_fp32_products_are_on_other_units() -> None:
+    arguments = (*qkv(1024, dtype=torch.float32), *(None,) * 4, 1024, 1024, 0.1)
+    (launched,) = recorded(partial(masked_patch_attention.run_forward, *arguments))
+    work = cost.work(launched)
+    seconds, what = cost.least_time(work, CHIPS["H100 SXM"], half=False)
+    assert what == "fp32"
+    assert seconds == pytest.approx(work.operations / 66.9e12)
+
+
+@needs_triton
+def test_listed_rows_are_on_the_device() -> None:
+    spans = torch.empty((2, 2), dtype=torch.int32, device="meta")
+    arguments = (*qkv(49), spans, None, spans, None, 49, 49, 0.1)
+    (launched,) = recorded(partial(masked_patch_attention.run_forward, *arguments))
+    assert cost.work(launched) is None
+
+
+@needs_triton
+def test_the_pixel_error_reads_prediction_and_image_once() -> None:
+    prediction = torch.empty((2, 196, 768), dtype=torch.bfloat16, device="meta")
+    image = torch.empty((2, 3, 224, 224), device="meta")
+    run = partial(masked_pixel_mse.run_forward, prediction, image, None, None, True, 1e-6)
+    (launched,) = recorded(run)
+    assert cost.work(launched).bytes == cost.IMAGES * 196 * 768 * (2 + 4)
