@@ -44,12 +44,8 @@ GAIN = 0.98  # below it a time is a gain; above, noise
 # The least and the most of each; 16 is the least side that a product takes.
 RANGES = {"m": (16, 128), "n": (16, 256), "warps": (2, 16), "stages": (1, 4), "resident": (1, 8)}
 COUNTED = {"stages", "resident"}  # the others are powers of two
-# A kernel that holds all keys in one tile has no choice of `n`. Of its two, the forward's programs take many
-# heads; the backward's one loop is never pipelined.
-FIXED = {
-    "attention_forward_short": {"n"},
-    "attention_backward_short": {"n", "stages", "resident"},
-}
+# A kernel that holds all keys in one tile has no choice of `n`; only the forward's programs take many heads.
+FIXED = {"attention_forward_short": {"n"}, "attention_backward_short": {"n", "resident"}}
 
 Seconds = Callable[[Blocks], "float | None"]
 

@@ -38,6 +38,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast.kernels import launch
 from imagen_fast.kernels.masked_patch_attention_launch import images_of, run_backward, run_forward
+from imagen_fast.kernels.masked_patch_attention_shapes import WIDEST_PLACED
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float32)
 _NAMES = "float16, bfloat16 or float32"
@@ -86,6 +87,8 @@ def supports(
             return f"{name} has {tensor.shape[0]} images: all tensors and tables must have {images[0]}"
     if images[0] != images[1]:
         return f"q has {images[0]} images and k has {images[1]}: they must be the same"
+    if (cos is not None or bias is not None) and q.shape[-1] > WIDEST_PLACED:
+        return f"head width is {q.shape[-1]}: with cos and sin, or a bias, 1 to {WIDEST_PLACED} is served"
     for name, table in (("cos", cos), ("sin", sin)):
         if table is not None and (table.dtype != torch.float32 or 2 * table.shape[-1] != q.shape[-1]):
             return f"{name} is {table.dtype} {list(table.shape)}: float32 [P, {q.shape[-1]} / 2] is served"
@@ -185,8 +188,8 @@ def aot_launches() -> Iterator[tuple[str, Callable[[], Any]]]:
         yield name, partial(both, *qkv.unbind(2), none, (keys, keys), *(None,) * 5)
 
     # Options, at the largest tile of each kernel.
-    half = product(("rotary", "bias", "rotary bias"), (49, 128, 197, 1024), (32, 64, 128), (torch.bfloat16,))
-    single = product(("rotary bias",), (49, 128, 197, 1024), (32, 64, 128), (torch.float32,))
+    half = product(("rotary", "bias", "rotary bias"), (49, 128, 197, 1024), (32, 64), (torch.bfloat16,))
+    single = product(("rotary bias",), (49, 128, 197, 1024), (32, 64), (torch.float32,))
     for which, keys, width, dtype in (*half, *single):
         name, qkv = case(f"N={keys} {which}", keys, width, dtype)
         placed = options(which, keys, width, dtype)

@@ -13,12 +13,14 @@ from imagen_fast.kernels.masked_patch_attention_shapes import (
     ONE_TILE,
     WHOLE_ROW,
     Blocks,
+    Case,
     bias_blocks,
     forward_blocks,
     forward_row,
     forward_short_blocks,
     key_blocks,
     key_row,
+    one_tile,
     backward_short_blocks,
     power_of_two,
     query_blocks,
@@ -112,9 +114,9 @@ def _blocks(length: int, block: int) -> int:
     return (length + block - 1) // block
 
 
-def _shape(kernel: Any, k_longest: int, case: tuple[int, torch.dtype, int], derived: Blocks) -> Blocks:
-    """What a stopwatch chose for this kernel, or what was derived."""
-    return tuned(kernel.fn.__name__, k_longest, *case, derived)
+def _case(q: Tensor, cos: Tensor | None, bias: Tensor | None) -> Case:
+    placed = cos is not None or bias is not None
+    return Case(int(q.shape[-1]), q.dtype, launch.capability(q.device), placed)
 
 
 def _launch(kernel: Any, programs: int, shape: Blocks, arguments: dict[str, Any]) -> None:
@@ -140,7 +142,7 @@ def run_forward(
     k_places: Tensor | None = None,
 ) -> Tensor:
     q_longest, k_longest = _longest(q, q_spans, q_longest), _longest(k, k_spans, k_longest)
-    case = q.shape[-1], q.dtype, launch.capability(q.device)
+    case = _case(q, cos, bias)
     programs = images_of(q, q_spans) * q.shape[-2]
     out = _made_like(q, q_spans)
     arguments = _placement(
@@ -150,13 +152,13 @@ def run_forward(
     # In fp32 multiplying takes the time: nothing is gained by loading ahead.
     if k_longest <= ONE_TILE and q.dtype != torch.float32:
         kernel = attention_forward_short
-        shape = _shape(kernel, k_longest, case, forward_short_blocks(case[0], case[2]))
+        shape = tuned(kernel.fn.__name__, k_longest, case, forward_short_blocks(case))
         blocks = _blocks(q_longest, shape.m)
         items = programs * blocks
         programs = torch.sym_min(items, shape.resident * launch.processors(q.device))
         _launch(kernel, programs, shape, arguments | {"blocks": blocks, "items": items})
         return out
-    shape = _shape(attention_forward, k_longest, case, forward_blocks(k_longest, *case))
+    shape = tuned(attention_forward.fn.__name__, k_longest, case, forward_blocks(k_longest, case))
     blocks = _blocks(q_longest, shape.m)
     arguments |= {"blocks": blocks, "ROW": forward_row(k_longest, shape)}
     _launch(attention_forward, programs * blocks, shape, arguments)
@@ -186,11 +188,12 @@ def run_backward(
     if d_out.stride(-1) != 1:  # an expanded gradient, as sum() gives
         d_out = d_out.contiguous()
     q_longest, k_longest = _longest(q, q_spans, q_longest), _longest(k, k_spans, k_longest)
-    case = q.shape[-1], q.dtype, launch.capability(q.device)
+    case = _case(q, cos, bias)
     programs = images_of(q, q_spans) * q.shape[-2]
     dq, dk, dv = _made_like(q, q_spans), _made_like(k, k_spans), _made_like(v, k_spans)
     statistics = None
-    if bias_gradient or k_longest > ONE_TILE:
+    short = one_tile(k_longest, case)
+    if bias_gradient or not short:
         statistics = torch.empty((programs, 2, q_longest), dtype=torch.float32, device=q.device)
     shared = _placement(
         q, k, v, q_spans, q_index, k_spans, k_index, scale, cos, sin, bias, q_places, k_places
@@ -198,29 +201,29 @@ def run_backward(
     shared |= _strides(do=d_out) | {"do": d_out, "statistics": statistics, "q_longest": q_longest}
     shared["share"] = 1 / power_of_two(k_longest)
 
-    if k_longest <= ONE_TILE:
-        shape = _shape(attention_backward_short, k_longest, case, backward_short_blocks(*case))
+    if short:
+        shape = tuned(attention_backward_short.fn.__name__, k_longest, case, backward_short_blocks(case))
         own = {"dq": dq, "dk": dk, "dv": dv}
         _launch(attention_backward_short, programs, shape, shared | own)
     elif k_longest <= WHOLE_ROW:
-        derived = two_phase_blocks(k_longest, *case)
-        shape = _shape(attention_backward_two_phase, k_longest, case, derived)
+        derived = two_phase_blocks(k_longest, case)
+        shape = tuned(attention_backward_two_phase.fn.__name__, k_longest, case, derived)
         own = {"dq": dq, "dk": dk, "dv": dv, "ROW": key_row(k_longest)}
-        own |= {"AT_ONCE": row_at_once(k_longest, *case)}
+        own |= {"AT_ONCE": row_at_once(k_longest, case)}
         _launch(attention_backward_two_phase, programs, shape, shared | own)
     else:
-        shape = _shape(attention_backward_queries, k_longest, case, query_blocks(*case))
+        shape = tuned(attention_backward_queries.fn.__name__, k_longest, case, query_blocks(case))
         blocks = _blocks(q_longest, shape.m)
         own = {"dq": dq, "blocks": blocks}
         _launch(attention_backward_queries, programs * blocks, shape, shared | own)
-        shape = _shape(attention_backward_keys, k_longest, case, key_blocks(*case))
+        shape = tuned(attention_backward_keys.fn.__name__, k_longest, case, key_blocks(case))
         blocks = _blocks(k_longest, shape.n)
         own = {"dk": dk, "dv": dv, "blocks": blocks}
         _launch(attention_backward_keys, programs * blocks, shape, shared | own)
     if not bias_gradient:
         return dq, dk, dv, q.new_empty(0)
     images = images_of(q, q_spans)
-    shape = _shape(attention_backward_bias, k_longest, case, bias_blocks(*case))
+    shape = tuned(attention_backward_bias.fn.__name__, k_longest, case, bias_blocks(case))
     d_bias = _bias_gradient(bias, shared, images, q_longest, k_longest, shape)
     return dq, dk, dv, d_bias
 

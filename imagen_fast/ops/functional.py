@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from imagen_fast.errors import InvalidInput
+from imagen_fast.kernels.masked_patch_attention_shapes import WIDEST_PLACED
 from imagen_fast.ops import reference
 from imagen_fast.ops.contexts import Rows, Visible
 from imagen_fast.ops.cpu import masked_patch_attention as cpu_attention
@@ -65,7 +66,8 @@ def masked_patch_attention(
 
     queries, keys = context.queries, context.keys
     tables = (queries.spans, queries.index, keys.spans, keys.index)
-    cos, sin = (None, None) if rotary is None else (rotary.cos, rotary.sin)
+    fused = rotary is not None and q.shape[-1] <= WIDEST_PLACED
+    cos, sin = (rotary.cos, rotary.sin) if fused else (None, None)
     placed = (cos, sin, bias, queries.places, keys.places)
 
     def refusal(name: str) -> str | None:
@@ -76,15 +78,17 @@ def masked_patch_attention(
         return cpu_attention.refusal(q) if name == "cpu" else None
 
     chosen = choose("masked_patch_attention", q.device, refusal, backend)
+    # PyTorch's products are the CPU's way with a bias, too.
+    if chosen == "reference" or (chosen == "cpu" and bias is not None):
+        return reference.masked_patch_attention(q, k, v, context, scale, rotary, bias)
+    if rotary is not None and not (fused and chosen == "triton"):
+        q, k = turn(q, rotary, queries.places), turn(k, rotary, keys.places)
+    bounds = (queries.longest, keys.longest, scale)
     if chosen == "triton":
         from imagen_fast.kernels import masked_patch_attention as kernel
 
-        return kernel.masked_patch_attention(q, k, v, *tables, queries.longest, keys.longest, scale, *placed)
-    if chosen == "reference" or bias is not None:  # PyTorch's products are the CPU's way with a bias, too
-        return reference.masked_patch_attention(q, k, v, context, scale, rotary, bias)
-    if rotary is not None:
-        q, k = turn(q, rotary, queries.places), turn(k, rotary, keys.places)
-    return cpu_attention.masked_patch_attention(q, k, v, *tables, queries.longest, keys.longest, scale)
+        return kernel.masked_patch_attention(q, k, v, *tables, *bounds, *placed)
+    return cpu_attention.masked_patch_attention(q, k, v, *tables, *bounds)
 
 
 def masked_pixel_mse(

@@ -10,7 +10,7 @@ import torch
 from imagen_fast.errors import InvalidInput
 from imagen_fast.kernels import launch, masked_patch_attention
 from imagen_fast.kernels import masked_patch_attention_tuned as tables
-from imagen_fast.kernels.masked_patch_attention_shapes import Blocks
+from imagen_fast.kernels.masked_patch_attention_shapes import Blocks, Case
 
 CHOSEN = Blocks(32, 128, 2, 1)
 DERIVED = Blocks(64, 64, 4)
@@ -29,8 +29,8 @@ def entry(kernel="attention_forward", keys=256, width=64, type_="half", blocks=C
     return {"kernel": kernel, "keys": keys, "width": width, "type": type_, "blocks": asdict(blocks)}
 
 
-def ask(keys=197, width=64, dtype=torch.bfloat16, capability=90, kernel="attention_forward"):
-    return tables.tuned(kernel, keys, width, dtype, capability, DERIVED)
+def ask(keys=197, width=64, dtype=torch.bfloat16, capability=90, kernel="attention_forward", placed=False):
+    return tables.tuned(kernel, keys, Case(width, dtype, capability, placed), DERIVED)
 
 
 def test_an_entry_is_taken_for_all_that_share_its_tiles(write):
@@ -48,6 +48,7 @@ def test_an_entry_is_taken_for_all_that_share_its_tiles(write):
         {"dtype": torch.float32},
         {"capability": 80},
         {"kernel": "attention_backward_keys"},
+        {"placed": True},
     ],
 )
 def test_without_an_entry_the_derived_choice_stays(write, other):
