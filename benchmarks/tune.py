@@ -3,8 +3,8 @@
     python -m imagen_fast.benchmarks.tune --device cuda
 
 From the present choice of each kernel the search goes to the fastest neighbour (a side, the warps doubled or
-halved; a stage more or less) until none is faster. A candidate that is not correct has no time. Times are of
-captured launches with a cold second-level cache. The table goes where the kernels read it.
+halved; a stage or a resident program more or less) until none is faster. A candidate that is not correct has
+no time. Times are of captured launches with a cold second-level cache. The table goes where kernels read it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ ROUNDS = 3  # of the fastest against the present choice
 GAIN = 0.98  # below it a time is a gain; above, noise
 
 # The least and the most of each; 16 is the least side that a product takes.
-RANGES = {"m": (16, 128), "n": (16, 256), "warps": (2, 16), "stages": (1, 4)}
-# A kernel that holds all keys in one tile has no choice of `n`; without a loop there are no stages.
-FIXED = {"attention_backward_one_tile": {"n", "stages"}}
+RANGES = {"m": (16, 128), "n": (16, 256), "warps": (2, 16), "stages": (1, 4), "resident": (1, 8)}
+COUNTED = {"stages", "resident"}  # the others are powers of two
+# A kernel that holds all keys in one tile has no choice of `n`; only the forward's programs take many heads.
+FIXED = {"attention_forward_short": {"n"}, "attention_backward_short": {"n", "resident"}}
 
 Seconds = Callable[[Blocks], "float | None"]
 
@@ -53,8 +54,8 @@ def neighbours(kernel: str, blocks: Blocks) -> Iterator[Blocks]:
     """One step away in one direction."""
     for name, (least, most) in RANGES.items():
         value = getattr(blocks, name)
-        for changed in (value - 1, value + 1) if name == "stages" else (value // 2, value * 2):
-            if least <= changed <= most and name not in FIXED.get(kernel, ()):
+        for changed in (value - 1, value + 1) if name in COUNTED else (value // 2, value * 2):
+            if least <= changed <= most and name not in FIXED.get(kernel, {"resident"}):
                 yield replace(blocks, **{name: changed})
 
 
@@ -115,7 +116,8 @@ class Problem:
 
     def _backward(self) -> tuple[torch.Tensor, ...]:
         q, k, v, d_out = self.case.grid
-        return masked_patch_attention.run_backward(d_out, q, k, v, *self._rows)
+        *gradients, _no_bias = masked_patch_attention.run_backward(d_out, q, k, v, *self._rows)
+        return tuple(gradients)
 
     @property
     def _rows(self) -> tuple[Any, ...]:
@@ -123,17 +125,9 @@ class Problem:
 
     def kernels(self, capability: int) -> dict[str, Blocks]:
         """What it launches, with the present choice of blocks."""
-        with launch.recording(capability) as launches:
+        with launch.recording(capability), tables.asked() as blocks:
             self.run()
-        return {
-            one.kernel.fn.__name__: Blocks(
-                one.arguments["BLOCK_M"],
-                one.arguments["BLOCK_N"],
-                one.options["num_warps"],
-                one.options["num_stages"],
-            )
-            for one in launches
-        }
+        return blocks
 
     def seconds(self, kernel: str) -> Seconds:
         def measure(blocks: Blocks) -> float | None:

@@ -1,7 +1,8 @@
 """What a launch asks of a chip: bytes, operations, exponentials, and the least time they take.
 
-The bytes are those of every tensor once, as if what a kernel reads twice came from L2. Operations and
-exponentials are those that the kernel makes, those made again included; tiles' empty margins are not.
+The bytes are those of every image's tensors once, as if what a kernel reads twice, and what all images share,
+came from L2. Operations and exponentials are those that the kernel makes, those made again included; tiles'
+empty margins are not.
 """
 
 from dataclasses import dataclass
@@ -35,12 +36,14 @@ class _Attention:
 
 _ATTENTION = {
     "attention_forward": _Attention(2, 1, of_queries=2, of_keys=2),
-    "attention_backward_one_tile": _Attention(5, 1, of_queries=3, of_keys=4),
+    "attention_forward_short": _Attention(2, 1, of_queries=2, of_keys=2),
+    "attention_backward_short": _Attention(5, 1, of_queries=3, of_keys=4),
     # The logits and dp are made in either phase; the statistics go out and come back.
     "attention_backward_two_phase": _Attention(7, 2, of_queries=3, of_keys=4, statistics=4),
     # Two sweeps over the keys.
     "attention_backward_queries": _Attention(5, 2, of_queries=3, of_keys=2, statistics=2),
     "attention_backward_keys": _Attention(4, 1, of_queries=2, of_keys=4, statistics=2),
+    "attention_backward_bias": _Attention(2, 1, of_queries=2, of_keys=2, statistics=2),
 }
 # Tensors of a value a pixel read or written in the prediction's type, beside the image.
 _PIXEL_MSE = {"pixel_mse_forward": 1, "pixel_mse_backward": 2}

@@ -57,6 +57,13 @@ def capability(device: torch.device) -> int:
     return 80  # the interpreter, or tracing without a GPU: the shapes that fit everywhere
 
 
+def processors(device: torch.device) -> int:
+    """Multiprocessors of the device; asking never waits for it."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return 1  # the interpreter, where a program shall get more than one turn
+
+
 def unavailable(*arguments: torch.Tensor | None) -> str | None:
     """Why no kernel can run on these tensors at all, or None."""
     tensors = [argument for argument in arguments if argument is not None]

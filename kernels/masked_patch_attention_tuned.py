@@ -15,10 +15,11 @@ from typing import NamedTuple
 import torch
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.kernels.masked_patch_attention_shapes import WHOLE_ROW, Blocks, key_row, power_of_two
+from imagen_fast.kernels.masked_patch_attention_shapes import WHOLE_ROW, Blocks, Case, key_row, power_of_two
 
 FOLDER = Path(__file__).parent / "tables"
 _tried: dict[str, Blocks] = {}
+_asked: dict[str, Blocks] | None = None
 
 
 class Key(NamedTuple):
@@ -56,11 +57,16 @@ def table(capability: int) -> dict[Key, Blocks]:
         raise InvalidInput(f"{file} is no table of block shapes: {type(error).__name__}, {error}") from error
 
 
-def tuned(
-    kernel: str, k_longest: int, width: int, dtype: torch.dtype, capability: int, derived: Blocks
-) -> Blocks:
-    """The blocks of a launch: those being tried, else the table's, else the derived ones."""
-    return _tried.get(kernel) or table(capability).get(key(kernel, k_longest, width, dtype), derived)
+def tuned(kernel: str, k_longest: int, case: Case, derived: Blocks) -> Blocks:
+    """The blocks of a launch: those being tried, else the table's, else the derived ones.
+
+    No table has a rotary embedding or a bias, which take more registers: there the derived ones stay.
+    """
+    timed = {} if case.placed else table(case.capability)
+    blocks = _tried.get(kernel) or timed.get(key(kernel, k_longest, case.width, case.dtype), derived)
+    if _asked is not None:
+        _asked[kernel] = blocks
+    return blocks
 
 
 @contextmanager
@@ -71,3 +77,14 @@ def trying(kernel: str, blocks: Blocks) -> Iterator[None]:
         yield
     finally:
         del _tried[kernel]
+
+
+@contextmanager
+def asked() -> Iterator[dict[str, Blocks]]:
+    """What launches inside are given, by kernel."""
+    global _asked
+    _asked = given = {}
+    try:
+        yield given
+    finally:
+        _asked = None

@@ -2,6 +2,9 @@
 
 A tensor is ``[B, N, H, D]``, or packed ``[T, H, D]`` with an image stride of 0. An image's i-th row,
 i < count, is row ``start + i``, or ``start + index[i]``. Rows are int64: a stride multiplies them.
+
+A kernel holds all it knows of an image's queries, or of its keys, as one side: ``(start, count, index,
+places)``, with None for a table that was not given.
 """
 
 import triton
@@ -21,15 +24,6 @@ def span(spans, image, rows):
 
 
 @triton.jit
-def rows_at(position, count, start, index):
-    if index is None:
-        row = start + position
-    else:
-        row = start + tl.load(index + position, mask=position < count, other=0)
-    return row
-
-
-@triton.jit
 def index_of(index, image, length):
     """The image's own list of rows, or None."""
     if index is None:
@@ -40,7 +34,28 @@ def index_of(index, image, length):
 
 
 @triton.jit
-def _tile_mask(position, count, D: tl.constexpr, BLOCK_D: tl.constexpr):
+def rows_at(position, side):
+    start, count, index, _places = side
+    if index is None:
+        row = start + position
+    else:
+        row = start + tl.load(index + position, mask=position < count, other=0)
+    return row
+
+
+@triton.jit
+def places_at(position, side):
+    """Where on the grid the rows lie, int64: what ``places`` says of a row of the tensor, or its number."""
+    _start, count, _index, places = side
+    place = rows_at(position, side)
+    if places is not None:
+        place = tl.load(places + place, mask=position < count, other=0).to(tl.int64)
+    return place
+
+
+@triton.jit
+def tile_mask(position, side, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    _start, count, _index, _places = side
     listed = (position < count)[:, None]
     if BLOCK_D != D:
         listed = listed & (tl.arange(0, BLOCK_D) < D)[None, :]
@@ -48,15 +63,18 @@ def _tile_mask(position, count, D: tl.constexpr, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
-def load_tile(base, stride, position, count, start, index, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Rows ``position`` of one head, [positions, BLOCK_D]. Unlisted rows are never read: 0 * NaN is NaN."""
-    row = rows_at(position, count, start, index)
-    pointer = base + row[:, None] * stride + tl.arange(0, BLOCK_D)[None, :]
-    return tl.load(pointer, mask=_tile_mask(position, count, D, BLOCK_D), other=0.0)
+def tile_pointer(base, stride, position, side, BLOCK_D: tl.constexpr):
+    return base + rows_at(position, side)[:, None] * stride + tl.arange(0, BLOCK_D)[None, :]
 
 
 @triton.jit
-def store_tile(base, stride, position, count, start, index, tile, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    row = rows_at(position, count, start, index)
-    pointer = base + row[:, None] * stride + tl.arange(0, BLOCK_D)[None, :]
-    tl.store(pointer, tile.to(base.dtype.element_ty), mask=_tile_mask(position, count, D, BLOCK_D))
+def load_tile(base, stride, position, side, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Rows ``position`` of one head, [positions, BLOCK_D]. Unlisted rows are never read: 0 * NaN is NaN."""
+    pointer = tile_pointer(base, stride, position, side, BLOCK_D)
+    return tl.load(pointer, mask=tile_mask(position, side, D, BLOCK_D), other=0.0)
+
+
+@triton.jit
+def store_tile(base, stride, position, side, tile, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    pointer = tile_pointer(base, stride, position, side, BLOCK_D)
+    tl.store(pointer, tile.to(base.dtype.element_ty), mask=tile_mask(position, side, D, BLOCK_D))

@@ -3,5 +3,14 @@
 from imagen_fast.ops.contexts import Rows, Visible
 from imagen_fast.ops.dispatch import BACKENDS, use_backend
 from imagen_fast.ops.functional import masked_patch_attention, masked_pixel_mse
+from imagen_fast.ops.rotary import Rotary
 
-__all__ = ["BACKENDS", "Rows", "Visible", "masked_patch_attention", "masked_pixel_mse", "use_backend"]
+__all__ = [
+    "BACKENDS",
+    "Rotary",
+    "Rows",
+    "Visible",
+    "masked_patch_attention",
+    "masked_pixel_mse",
+    "use_backend",
+]

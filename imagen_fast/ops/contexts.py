@@ -24,18 +24,26 @@ class Rows:
     all of its rows. `longest` bounds `count` from above and is known on the host, so that a kernel's
     tile can be chosen without asking the device. `tokens` is the size of the grid that an index is
     into, for tensors [B, N, H, D]; rows of a packed tensor have none.
+
+    `places` says where on the grid each row of the tensor lies, for what depends on it: a rotary embedding,
+    a bias of relative positions. Without it a row's number is its place.
     """
 
     longest: int
     spans: Tensor | None = None  # [B, 2] int32
     index: Tensor | None = None  # [B, L] int32, L >= longest
     tokens: int | None = None
+    places: Tensor | None = None  # [N] or [T] int32
 
     def problem(self, x: Tensor) -> str | None:
         """Why these are no rows of `x` ([B, N, H, D] or packed [T, H, D]), or None.
 
         The tables themselves are looked at on the CPU only: on a GPU that would wait for it.
         """
+        if self.places is not None and self.places.shape != x.shape[-3:-2]:
+            return f"it has places for {len(self.places)} rows"
+        if self.places is not None and self.places.device != x.device:
+            return f"its places are on {self.places.device}"
         if self.spans is None:
             return None if x.dim() == 4 else "it does not say where each image begins"
         if (self.tokens is None) != (x.dim() == 3):
@@ -54,6 +62,34 @@ class Rows:
         if int(self.spans.min()) < 0 or (x.dim() == 3 and last > len(x)):
             return f"it lists rows up to {last}, with a least start or count of {int(self.spans.min())}"
         return None
+
+    def shares_a_place(self) -> bool:
+        """Whether two rows of one image lie at one place; for tables on the CPU."""
+        if self.places is None or not len(self.places):
+            return False
+        if self.spans is None:
+            place, exists = self.places[None, : self.longest], torch.ones(1, dtype=torch.bool)
+        else:
+            i = torch.arange(self.longest)
+            exists = i < self.spans[:, 1:]
+            listed = self.spans[:, :1] + (i if self.index is None else self.index[:, : self.longest])
+            place = self.places[torch.where(exists, listed, 0).long()]
+        ordered = torch.where(exists, place, -1 - torch.arange(self.longest)).sort(1).values
+        return bool((ordered[:, 1:] == ordered[:, :-1]).any())
+
+    def misplaced(self, x: Tensor, grid: int) -> str | None:
+        """Why the places of the rows of `x` are none on a grid of `grid` places, or None.
+
+        The places themselves are looked at on the CPU only: on a GPU that would wait for it.
+        """
+        if self.places is None:
+            if x.dim() == 3:
+                return "packed rows need places: give them to the context"
+            return None if x.shape[1] <= grid else f"there are {x.shape[1]} tokens"
+        if self.places.device.type != "cpu" or torch.compiler.is_compiling() or not len(self.places):
+            return None
+        low, high = int(self.places.min()), int(self.places.max())
+        return None if low >= 0 and high < grid else f"there is a place {low if low < 0 else high}"
 
 
 @dataclass(frozen=True)
@@ -100,18 +136,19 @@ class Visible:
         raise InvalidInput(f"rows must be 'all', 'visible' or 'hidden', not {rows!r}")
 
     @classmethod
-    def packed(cls, lengths: Tensor, longest: int | None = None) -> Visible:
+    def packed(cls, lengths: Tensor, longest: int | None = None, places: Tensor | None = None) -> Visible:
         """Only visible tokens, one image after another in a tensor [T, H, D] (MAE encoder, NaViT).
 
         Args:
             lengths: [B] integers, tokens of each image; zero is allowed.
             longest: an upper bound of `lengths`. Without it the largest is read from the device, which
                 waits for it.
+            places: [T] integers, where on the grid each row lies; a rotary embedding and a bias need them.
 
         The lengths must add up to no more than T, and none may exceed `longest`. Both are checked where
         the lengths are on the CPU.
         """
-        rows = _packed_rows(lengths, longest)
+        rows = _packed_rows(lengths, longest, places)
         return cls(rows, rows)
 
     @classmethod
@@ -121,14 +158,22 @@ class Visible:
         key_lengths: Tensor,
         longest_query: int | None = None,
         longest_key: int | None = None,
+        query_places: Tensor | None = None,
+        key_places: Tensor | None = None,
     ) -> Visible:
-        """Packed queries [T, H, D] attend to the packed keys [T', H, D] of their image (CrossMAE, I-JEPA)."""
+        """Packed queries [T, H, D] attend to the packed keys [T', H, D] of their image (CrossMAE, I-JEPA).
+
+        Lengths, bounds and places are those of `packed`.
+        """
         if query_lengths.shape != key_lengths.shape:
             raise InvalidInput(
                 f"query_lengths and key_lengths must name as many images, not {tuple(query_lengths.shape)}"
                 f" and {tuple(key_lengths.shape)}"
             )
-        return cls(_packed_rows(query_lengths, longest_query), _packed_rows(key_lengths, longest_key))
+        return cls(
+            _packed_rows(query_lengths, longest_query, query_places),
+            _packed_rows(key_lengths, longest_key, key_places),
+        )
 
 
 def _listed(member: Tensor, longest: int) -> Rows:
@@ -139,7 +184,7 @@ def _listed(member: Tensor, longest: int) -> Rows:
     return Rows(longest, torch.stack([torch.zeros_like(count), count], 1), index, member.shape[1])
 
 
-def _packed_rows(lengths: Tensor, longest: int | None) -> Rows:
+def _packed_rows(lengths: Tensor, longest: int | None, places: Tensor | None) -> Rows:
     if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise InvalidInput(
             f"lengths must be integers [images], not {lengths.dtype} of shape {tuple(lengths.shape)}"
@@ -148,4 +193,10 @@ def _packed_rows(lengths: Tensor, longest: int | None) -> Rows:
         longest = int(lengths.max()) if len(lengths) else 0
     count = lengths.to(torch.int32)
     start = count.cumsum(0, dtype=torch.int32) - count
-    return Rows(longest, torch.stack([start, count], 1))
+    if places is not None:
+        if places.dim() != 1 or places.is_floating_point() or places.dtype == torch.bool:
+            raise InvalidInput(
+                f"places must be integers [rows], not {places.dtype} of shape {tuple(places.shape)}"
+            )
+        places = places.to(torch.int32)
+    return Rows(longest, torch.stack([start, count], 1), places=places)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imagen_fast.ops.contexts import Rows, Visible
 from imagen_fast.ops.patches import chosen_patches, patchify
+from imagen_fast.ops.rotary import Rotary, turn
 
 
 def positions(rows: Rows, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -22,6 +23,14 @@ def positions(rows: Rows, device: torch.device) -> tuple[Tensor, Tensor]:
     exists = i < count
     row = i if rows.index is None else rows.index[:, : rows.longest].long()
     return torch.where(exists, start + row, 0), exists
+
+
+def places(rows: Rows, device: torch.device) -> Tensor:
+    """Where on the grid the listed rows lie, [B or 1, L]; 0 for rows that do not exist."""
+    row, _ = positions(rows, device)
+    if rows.places is None or not len(rows.places):
+        return row
+    return rows.places.long()[row]
 
 
 def take(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -56,20 +65,34 @@ def put(values: Tensor, rows: Rows, like: Tensor) -> Tensor:
     return out.index_put((image[exists], row[exists]), values[exists])
 
 
-def masked_patch_attention(q: Tensor, k: Tensor, v: Tensor, context: Visible, scale: float) -> Tensor:
-    """softmax(scale * q k^T) v over the key rows of the query's image (Vaswani et al. 2017, eq. 1).
+def masked_patch_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    context: Visible,
+    scale: float,
+    rotary: Rotary | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """softmax(scale * q k^T + bias) v over the key rows of the query's image (Vaswani et al. 2017, eq. 1).
 
     Equal to `scaled_dot_product_attention` with the boolean mask that the context stands for, except that
-    a row with nothing to attend to gives zeros, and rows that nobody asked for are zeros.
+    a row with nothing to attend to gives zeros, and rows that nobody asked for are zeros. With `rotary` q
+    and k are turned first; `bias` is looked up at the places of the query and the key.
     """
+    if rotary is not None:
+        q, k = turn(q, rotary, context.queries.places), turn(k, rotary, context.keys.places)
     queries, _ = take(q, context.queries)  # [B, M, H, D]
     keys, seen = take(k, context.keys)  # [B, N, H, D], [B, N]
     values, _ = take(v, context.keys)
     scores = torch.einsum("bmhd,bnhd->bhmn", queries, keys) * scale
+    if bias is not None:
+        q_places, k_places = places(context.queries, q.device), places(context.keys, k.device)
+        scores = scores + bias[:, q_places[:, :, None], k_places[:, None, :]].transpose(0, 1)
     hidden = ~seen[:, None, None, :]
     # The lowest finite score, not -inf, and a second fill: a row without keys gives zeros, not NaN.
     scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
-    probability = scores.softmax(-1).masked_fill(hidden, 0.0)
+    probability = scores.softmax(-1).masked_fill(hidden, 0.0).to(values.dtype)
     out = torch.einsum("bhmn,bnhd->bmhd", probability, values)
     return put(out, context.queries, q)
 

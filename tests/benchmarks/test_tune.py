@@ -15,6 +15,7 @@ from imagen_fast.kernels.masked_patch_attention_shapes import Blocks
 
 START = Blocks(64, 64, 4, 2)
 KERNEL = "attention_forward"
+SHORT = "attention_forward_short"
 
 
 def valley(lowest):
@@ -36,8 +37,10 @@ def test_neighbours_are_one_step_away_and_within_what_a_kernel_can_hold():
         Blocks(16, 256, 4, 1),
         Blocks(16, 256, 2, 2),
     }
-    one_tile = set(tune.neighbours("attention_backward_one_tile", Blocks(32, 64, 4)))
-    assert {(b.n, b.stages) for b in one_tile} == {(64, 1)}
+    backward = set(tune.neighbours("attention_backward_short", Blocks(32, 64, 4)))
+    assert {(b.n, b.resident) for b in backward} == {(64, 1)}
+    forward = set(tune.neighbours("attention_forward_short", Blocks(64, 64, 4, 2, 3)))
+    assert {(b.n, b.resident) for b in forward} == {(64, 2), (64, 3), (64, 4)}
 
 
 def test_the_search_walks_to_the_fastest():
@@ -105,7 +108,7 @@ def test_problems_reach_every_entry_that_a_launch_can_ask_for():
     # Rows: 64, 128 and 256 keys, and longer ones; widths: three tiles; types: half and float32.
     assert {key.keys for key in found} == {64, 128, 256, 0}
     assert {key.width for key in found} == {32, 64, 128}
-    forward = [key for key in found if key.kernel == KERNEL]
+    forward = [key for key in found if key.kernel in (KERNEL, SHORT)]
     assert len(forward) == 4 * 3 * 2
 
 
@@ -150,7 +153,7 @@ def test_on_a_gpu_a_table_is_written_that_the_kernels_read(tmp_path, monkeypatch
     file = tmp_path / file.name
     assert tune.main(["--json", str(file)]) == 0
     entries = json.loads(file.read_text())["entries"]
-    assert {entry["kernel"] for entry in entries} == {KERNEL, "attention_backward_one_tile"}
+    assert {entry["kernel"] for entry in entries} == {SHORT, "attention_backward_short"}
     assert all(entry["seconds"] > 0 for entry in entries)
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
     tables.table.cache_clear()

@@ -83,6 +83,18 @@ def test_a_backward_makes_five_products_and_what_it_makes_again(rows) -> None:
 
 
 @needs_triton
+def test_the_gradient_of_a_bias_makes_logits_and_their_gradient_once_more() -> None:
+    d_out = torch.empty((2, 49, 12, 64), dtype=torch.bfloat16, device="meta")
+    bias = torch.empty((12, 49, 49), dtype=torch.bfloat16, device="meta")
+    arguments = (d_out, *qkv(49), *(None,) * 4, 49, 49, 0.1, None, None, bias, None, None, True)
+    launches = recorded(partial(masked_patch_attention.run_backward, *arguments))
+    works = {one.kernel.fn.__name__: cost.work(one) for one in launches}
+    product = 2 * 49 * 49 * 64 * cost.IMAGES * 12
+    made = {name: work.operations // product for name, work in works.items()}
+    assert made == {"attention_backward_short": 5, "attention_backward_bias": 2}
+
+
+@needs_triton
 def test_fp32_products_are_on_other_units() -> None:
     arguments = (*qkv(1024, dtype=torch.float32), *(None,) * 4, 1024, 1024, 0.1)
     (launched,) = recorded(partial(masked_patch_attention.run_forward, *arguments))

@@ -10,7 +10,7 @@ import torch
 from imagen_fast.errors import InvalidInput
 from imagen_fast.kernels import launch, masked_patch_attention
 from imagen_fast.kernels import masked_patch_attention_tuned as tables
-from imagen_fast.kernels.masked_patch_attention_shapes import Blocks
+from imagen_fast.kernels.masked_patch_attention_shapes import Blocks, Case
 
 CHOSEN = Blocks(32, 128, 2, 1)
 DERIVED = Blocks(64, 64, 4)
@@ -29,8 +29,8 @@ def entry(kernel="attention_forward", keys=256, width=64, type_="half", blocks=C
     return {"kernel": kernel, "keys": keys, "width": width, "type": type_, "blocks": asdict(blocks)}
 
 
-def ask(keys=197, width=64, dtype=torch.bfloat16, capability=90, kernel="attention_forward"):
-    return tables.tuned(kernel, keys, width, dtype, capability, DERIVED)
+def ask(keys=197, width=64, dtype=torch.bfloat16, capability=90, kernel="attention_forward", placed=False):
+    return tables.tuned(kernel, keys, Case(width, dtype, capability, placed), DERIVED)
 
 
 def test_an_entry_is_taken_for_all_that_share_its_tiles(write):
@@ -48,6 +48,7 @@ def test_an_entry_is_taken_for_all_that_share_its_tiles(write):
         {"dtype": torch.float32},
         {"capability": 80},
         {"kernel": "attention_backward_keys"},
+        {"placed": True},
     ],
 )
 def test_without_an_entry_the_derived_choice_stays(write, other):
@@ -79,7 +80,7 @@ def test_what_is_tried_goes_before_the_table_and_ends_with_the_trial(write):
 @pytest.mark.parametrize(
     ("rows", "kernels"),
     [
-        (49, ["attention_forward", "attention_backward_one_tile"]),
+        (49, ["attention_forward_short", "attention_backward_short"]),
         (197, ["attention_forward", "attention_backward_two_phase"]),
         (1024, ["attention_forward", "attention_backward_queries", "attention_backward_keys"]),
     ],
@@ -104,3 +105,11 @@ def test_every_launcher_asks_the_table(write, rows, kernels):
         sides = one.arguments["BLOCK_M"], one.arguments["BLOCK_N"]
         seen[one.kernel.fn.__name__] = Blocks(*sides, one.options["num_warps"], one.options["num_stages"])
     assert seen == chosen
+
+
+@pytest.mark.skipif(not launch.INSTALLED, reason="launches name Triton kernels")
+def test_what_a_launch_is_given_can_be_asked_for():
+    qkv = torch.empty((2, 49, 3, 12, 64), dtype=torch.bfloat16, device="meta").unbind(2)
+    with launch.recording(90), tables.asked() as blocks:
+        masked_patch_attention.run_forward(*qkv, *(None,) * 4, 49, 49, 0.1)
+    assert blocks == {"attention_forward_short": Blocks(64, 64, 4, 2, resident=3)}
