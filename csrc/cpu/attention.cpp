@@ -15,9 +15,11 @@ namespace {
 template <class Work>
 void for_each_head(const Attention& problem, int threads, Work work) {
     const std::int64_t floats = IMAGEN_FAST_BEST_BF16(attention_workspace)(problem);
-    // Images of one length take equally long; others are handed out as threads become free.
+    // Images of one length take equally long; others are handed out as threads become free. A thread takes
+    // neighbouring heads: those share pages, and it asks for the next head's rows itself.
     const bool ragged = problem.queries.spans || problem.keys.spans;
-    const int chunk = ragged ? 1 : static_cast<int>(problem.batch * problem.heads / threads + 1);
+    const std::int64_t heads = problem.batch * problem.heads, turns = ragged ? 16 : 1;
+    const int chunk = static_cast<int>(heads / (threads * turns) + 1);
     // Whole cache lines, so that vectors never straddle two. Allocated here, where an exception can leave.
     const std::int64_t each = (floats + 15) / 16 * 16;
     const std::unique_ptr<float, decltype(&std::free)> workspace(
@@ -32,8 +34,7 @@ void for_each_head(const Attention& problem, int threads, Work work) {
         float* own = workspace.get();
 #endif
 #pragma omp for schedule(dynamic, chunk)
-        for (std::int64_t one = 0; one < problem.batch * problem.heads; ++one)
-            work(one / problem.heads, one % problem.heads, own);
+        for (std::int64_t one = 0; one < heads; ++one) work(one / problem.heads, one % problem.heads, own);
     }
 }
 

@@ -1,4 +1,4 @@
-// Attention among the listed rows of each image, forward and backward, for short sequences.
+// Attention among the listed rows of each image, forward and backward.
 //
 // out = softmax(scale * q k^T) v, for every image and head by itself. Rows that are not listed are neither
 // read nor written; a row with nothing to attend to gives zeros. The backward makes the probabilities again

@@ -5,8 +5,8 @@
 // next product wants them. Two registers of queries are worked on at a time, or one where no more are
 // left, so that the scores stay in the first-level cache. With the logarithm of each row's sum kept from the
 // forward, the backward makes probabilities and their gradients tile by tile in registers (Dao 2023,
-// FlashAttention-2), and adds a share of the queries at a time to the gradients of keys and values: of long
-// rows no more is held than the caches can.
+// FlashAttention-2), and adds a share of the queries at a time to the gradients of keys and values: what it
+// holds grows with the rows, not with their square.
 #include "cpu/attention.h"
 #include "cpu/attention_rows.h"
 

@@ -75,9 +75,20 @@ def _images(x: Tensor, spans: Tensor | None) -> int:
 
 def _made_like(x: Tensor, rows: Rows, others: Rows) -> Tensor:
     """What the native kernel writes into: zeros, except where it writes every row anyway."""
-    every = x.dim() == 4 and rows.spans is None and others.spans is None
-    make = torch.empty if every and rows.longest == x.shape[1] and others.longest else torch.zeros
+    make = torch.empty if _every_row_counts(x, rows, others) else torch.zeros
     return make(x.shape, dtype=x.dtype)
+
+
+def _every_row_counts(x: Tensor, rows: Rows, others: Rows) -> bool:
+    """Whether each row of `x` is listed, in an image that lists some of the others."""
+    count = torch.tensor([rows.longest]) if rows.spans is None else rows.spans[:, 1]
+    if rows.spans is None:
+        every = rows.longest == x.shape[1]
+    else:  # one image after another, as packed tokens lie
+        follows = count.cumsum(0) - count == rows.spans[:, 0]
+        every = x.dim() == 3 and rows.index is None and int(count.sum()) == len(x) and bool(follows.all())
+    has_others = others.longest > 0 if others.spans is None else others.spans[:, 1] > 0
+    return every and bool(((count == 0) | has_others).all())
 
 
 @torch.library.custom_op("imagen_fast::masked_patch_attention_cpu", mutates_args=(), device_types="cpu")
