@@ -116,8 +116,10 @@ class Checks:
         Raises:
             Failed: it could not be prepared, or the process died.
         """
-        if self._process is None or not self._process.is_alive():
-            self._process = self._begin()
+        if self._process is not None and not self._process.is_alive():
+            self._process.close()
+            self._process = None
+        self._process = self._process or self._begin()
         return self._process.ask(number)
 
 
@@ -173,10 +175,11 @@ def _run(pipe: Connection, job: Callable[..., None], contenders: Contenders, thr
 
 def _check(pipe: Connection, contenders: Contenders) -> None:
     """The verdict on a contender whenever its number comes."""
-    known = list(contenders())
+    known: list[Contender] = []
     while True:
         number = pipe.recv()
         try:
+            known = known or list(contenders())
             pipe.send(known[number].prepare()[1])
         except Exception as error:
             pipe.send(Failed.because(error))

@@ -88,7 +88,8 @@ def bounded(actual: Tensor, exact: Tensor, plain: Tensor, what: str) -> Verdict:
         return Verdict(False, {what: found})
     if actual.numel() == 0:
         return Verdict(True)
-    slack = torch.finfo(actual.dtype).eps * float(exact.detach().abs().max())
+    actual, exact, plain = (x.detach() for x in (actual, exact, plain))
+    slack = torch.finfo(actual.dtype).eps * float(exact.abs().max())
     ours, theirs = (actual.double() - exact).abs(), (plain.double() - exact).abs()
     pairs = {"maximum": (float(ours.max()), MAX_FACTOR * float(theirs.max()) + slack)}
     if actual.dtype in (torch.bfloat16, torch.float16):

@@ -57,14 +57,18 @@ def work(launch: Launch) -> Work | None:
         return _pixel_mse(_PIXEL_MSE[name], given)
     if given["q_spans"] is not None or given["k_spans"] is not None:
         return None
-    return _attention(_ATTENTION[name], given)
+    return _attention(name, given)
 
 
-def _attention(of: _Attention, given: dict[str, Any]) -> Work:
+def _attention(name: str, given: dict[str, Any]) -> Work:
+    of = _ATTENTION[name]
     heads = IMAGES * given["heads"]
     m, n, d = given["q_rows"], given["k_rows"], given["D"]
     size = given["q"].dtype.itemsize
-    moved = (of.of_queries * m + of.of_keys * n) * d * size + of.statistics * m * 4
+    statistics = of.statistics
+    if name == "attention_backward_short" and given["statistics"] is not None:
+        statistics = 2  # for the gradient of a bias
+    moved = (of.of_queries * m + of.of_keys * n) * d * size + statistics * m * 4
     return Work(heads * moved, heads * of.products * 2 * m * n * d, heads * of.exponentials * m * n)
 
 

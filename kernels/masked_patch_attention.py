@@ -15,16 +15,17 @@ input's type before the second product, as in FlashAttention (Dao et al., 2022, 
 
 Two options look up where on the grid a token lies: its row number, or ``places`` (int32, one a row of the
 tensor). ``cos`` and ``sin`` (fp32 ``[P, D/2]``) turn q and k by their place as they are loaded, and their
-gradients back as they are stored (rotary.py). ``bias`` (``[H, P, P']``) is added to the scaled logits;
-its gradient needs the places of an image's rows to differ, and is one kernel more.
+gradients back as they are stored (rotary.py). ``bias`` (``[H, P, P']``, finite) is added to the scaled
+logits; its gradient needs the places of an image's rows to differ, and is one kernel more.
 
 The op checks nothing, as that would cost more than a small launch: callers ask ``supports`` first.
 A row of up to 256 logits is whole in registers, and its backward one kernel; longer rows rescale block by
 block and take two kernels backward.
 
 Bytes: q, k, v and out once forward; q, k, v, do and the three gradients once backward, plus 8 bytes a
-row past 64 keys. Operations: 4 M N D a head forward, 10 M N D backward, two of them to make the logits
-again, and 4 M N D for the gradient of a bias.
+row, written and read back, where a second phase or the gradient of a bias needs them. Operations:
+4 M N D a head forward, 10 M N D backward, two of them to make the logits again, and 4 M N D for the
+gradient of a bias.
 """
 
 from collections.abc import Callable, Iterator
@@ -89,10 +90,14 @@ def supports(
         return f"q has {images[0]} images and k has {images[1]}: they must be the same"
     if (cos is not None or bias is not None) and q.shape[-1] > WIDEST_PLACED:
         return f"head width is {q.shape[-1]}: with cos and sin, or a bias, 1 to {WIDEST_PLACED} is served"
+    if (cos is None) != (sin is None) or (cos is not None and sin is not None and cos.shape != sin.shape):
+        return "cos and sin belong together: both, of one shape, are served"
     for name, table in (("cos", cos), ("sin", sin)):
-        if table is not None and (table.dtype != torch.float32 or 2 * table.shape[-1] != q.shape[-1]):
+        if table is None:
+            continue
+        if table.dtype != torch.float32 or table.ndim != 2 or 2 * table.shape[1] != q.shape[-1]:
             return f"{name} is {table.dtype} {list(table.shape)}: float32 [P, {q.shape[-1]} / 2] is served"
-    if bias is not None and (bias.dtype not in _TYPES or bias.ndim != 3 or len(bias) != q.shape[-2]):
+    if bias is not None and (bias.dtype not in _TYPES or bias.ndim != 3 or bias.shape[0] != q.shape[-2]):
         return f"bias is {bias.dtype} {list(bias.shape)}: [{q.shape[-2]}, P, P'] in {_NAMES} is served"
     for name, tensor, places in (("q", q, q_places), ("k", k, k_places)):
         if places is not None and (places.dtype != torch.int32 or places.shape != tensor.shape[-3:-2]):

@@ -22,6 +22,7 @@ def attention_backward_queries(
     head = ((program // blocks) % heads).to(tl.int64)
     image = (program // blocks // heads).to(tl.int64)
     q_start, q_count = span(q_spans, image, q_rows)
+    q_count = min(q_count, q_longest)  # a bound that was too low must not write elsewhere
     k_start, k_count = span(k_spans, image, k_rows)
     if first >= q_count:
         return
@@ -89,6 +90,7 @@ def attention_backward_keys(
     head = ((program // blocks) % heads).to(tl.int64)
     image = (program // blocks // heads).to(tl.int64)
     q_start, q_count = span(q_spans, image, q_rows)
+    q_count = min(q_count, q_longest)  # a bound that was too low must not write elsewhere
     k_start, k_count = span(k_spans, image, k_rows)
     if first >= k_count:
         return

@@ -56,6 +56,7 @@ def attention_backward_bias(
     for number in range(first, min(first + group, images)):
         image = tl.cast(number, tl.int64)
         q_start, q_count = span(q_spans, image, q_rows)
+        q_count = min(q_count, q_longest)  # a bound that was too low must not write elsewhere
         k_start, k_count = span(k_spans, image, k_rows)
         q_side = (q_start, q_count, index_of(q_index, image, q_listed), q_places)
         k_side = (k_start, k_count, index_of(k_index, image, k_listed), k_places)

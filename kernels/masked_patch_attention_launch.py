@@ -45,6 +45,7 @@ if launch.INSTALLED:
 # Tiles of the bias's gradient above which its images are not split into groups: enough to fill any chip.
 _BIAS_PROGRAMS = 1024
 _NOWHERE = 2**30
+_LEAST_SHARE = 2**-14  # a probability over it still fits float16
 
 
 def _strides(**tensors: Tensor) -> dict[str, int]:
@@ -199,7 +200,7 @@ def run_backward(
         q, k, v, q_spans, q_index, k_spans, k_index, scale, cos, sin, bias, q_places, k_places
     )
     shared |= _strides(do=d_out) | {"do": d_out, "statistics": statistics, "q_longest": q_longest}
-    shared["share"] = 1 / power_of_two(k_longest)
+    shared["share"] = max(1 / power_of_two(k_longest), _LEAST_SHARE)
 
     if short:
         shape = tuned(attention_backward_short.fn.__name__, k_longest, case, backward_short_blocks(case))
@@ -267,7 +268,7 @@ def _listed_at(shared: dict[str, Any], side: str, images: int, longest: int, gri
         exists = i < spans[:, 1:]
         place = torch.where(exists, spans[:, :1] + (i if index is None else index[:, :longest]), 0).long()
     if places is not None:
-        place = places.long()[place] if len(places) else place
+        place = places.long()[place] if places.shape[0] > 0 else place
     place = torch.where(exists, place, grid).expand(images, -1)
     at = torch.full((images, grid + 1), _NOWHERE, dtype=torch.int32, device=place.device)
     return at.scatter(1, place, i.expand(images, -1))

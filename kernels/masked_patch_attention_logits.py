@@ -6,9 +6,10 @@ the registers), it is made in parts: ``[queries, parts, keys of a part]``, fille
 stops after the last listed key.
 
 The statistics of a row are ``lse`` = log2(share * sum of exp2 of its logits) and ``delta``. ``share`` is one
-over a power of two of about as many keys as there are: ``exp2(s - lse)`` is then the probability over
-``share``, where the log-sum of small logits is near zero and rounded as finely as they are, and where float16
-keeps the probabilities of long rows above its smallest normal number.
+over a power of two of about as many keys as there are, at most 2^14: ``exp2(s - lse)`` is then the
+probability over ``share``, where the log-sum of small logits is near zero and rounded as finely as they are,
+and where float16 keeps the probabilities of long rows above its smallest normal number, and all of them below
+its largest.
 """
 
 import triton

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-ONE_TILE = 64  # keys up to which a program keeps dk and dv in registers
+ONE_TILE = 64  # keys that one tile holds; see `one_tile`
 WHOLE_ROW = 256  # keys up to which a program keeps whole rows of logits in registers
 WIDEST_PLACED = 64  # head width up to which there are registers for a rotary embedding or a bias
 
@@ -126,8 +126,8 @@ def backward_short_blocks(case: Case) -> Blocks:
 
 def two_phase_blocks(k_longest: int, case: Case) -> Blocks:
     if case.single:
-        if case.placed and case.width <= 32:
-            return Blocks(16, 32, 16)
+        if case.width <= 32:
+            return Blocks(16, 32, 16) if case.placed else Blocks(32, 32, 8)
         return Blocks(16, 16 if case.width <= 64 else 32, 8)
     row = key_row(k_longest)
     if case.placed:
@@ -145,6 +145,8 @@ def bias_blocks(case: Case) -> Blocks:
 def query_blocks(case: Case) -> Blocks:
     """The dq kernel of long rows."""
     if case.single:
+        if 32 < case.width <= 64 and not case.placed:
+            return Blocks(16, 64, 8)
         return Blocks(16, 32, 8) if case.width <= 64 else Blocks(16, 16, 8)
     if case.width <= (32 if case.placed else 64):
         return Blocks(64, 64, 4, stages=2)

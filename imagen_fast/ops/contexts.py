@@ -143,7 +143,8 @@ class Visible:
             lengths: [B] integers, tokens of each image; zero is allowed.
             longest: an upper bound of `lengths`. Without it the largest is read from the device, which
                 waits for it.
-            places: [T] integers, where on the grid each row lies; a rotary embedding and a bias need them.
+            places: [T] integers, where on the grid each row lies; a rotary embedding and a bias need them,
+                and a place on the grid for rows of no image too.
 
         The lengths must add up to no more than T, and none may exceed `longest`. Both are checked where
         the lengths are on the CPU.

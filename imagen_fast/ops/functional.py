@@ -46,10 +46,10 @@ def masked_patch_attention(
         rotary: turns q and k by their place on the grid (Su et al. 2021), as DINOv3 does; it gets no
             gradient. The place of a row is its number, or what the context says in `places`; packed rows
             need them.
-        bias: [H, P, P'], floating point, added to the scaled scores: bias[h, place of the query, place of
-            the key], as in BEiT (Bao et al. 2021, appendix A, there gathered from a table of relative
-            positions). It gets a gradient in its own type. No two rows of an image may lie at one place,
-            which is checked on the CPU only.
+        bias: [H, P, P'], floating point and finite, added to the scaled scores: bias[h, place of the query,
+            place of the key], as in BEiT (Bao et al. 2021, appendix A, there gathered from a table of
+            relative positions). It gets a gradient in its own type. No two rows of an image may lie at one
+            place, which is checked on the CPU only.
         backend: force 'triton', 'cpu' or 'reference' for this call.
 
     Returns:

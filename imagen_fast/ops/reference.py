@@ -28,9 +28,33 @@ def positions(rows: Rows, device: torch.device) -> tuple[Tensor, Tensor]:
 def places(rows: Rows, device: torch.device) -> Tensor:
     """Where on the grid the listed rows lie, [B or 1, L]; 0 for rows that do not exist."""
     row, _ = positions(rows, device)
-    if rows.places is None or not len(rows.places):
+    if rows.places is None or rows.places.shape[0] == 0:
         return row
     return rows.places.long()[row]
+
+
+class _Lookup(torch.autograd.Function):
+    """bias [H, P, P'] at the places [B, M] of queries and [B, N] of keys: [B, H, M, N].
+
+    Its gradient is two products with one-hot matrices, which add in one order; a scatter would not.
+    """
+
+    @staticmethod
+    def forward(ctx, bias: Tensor, q_places: Tensor, k_places: Tensor) -> Tensor:
+        ctx.save_for_backward(q_places, k_places)
+        ctx.grid = bias.shape[1:]
+        return bias[:, q_places[:, :, None], k_places[:, None, :]].transpose(0, 1)
+
+    @staticmethod
+    def backward(ctx, d_scores: Tensor) -> tuple[Tensor, None, None]:
+        wide = torch.promote_types(d_scores.dtype, torch.float32)
+        q_hot, k_hot = (
+            torch.nn.functional.one_hot(places, size).to(wide)
+            for places, size in zip(ctx.saved_tensors, ctx.grid, strict=True)
+        )
+        by_query = d_scores.to(wide) @ k_hot[:, None]  # [B, H, M, P']
+        d_bias = torch.einsum("bmp,bhmq->hpq", q_hot.expand(len(d_scores), -1, -1), by_query)
+        return d_bias.to(d_scores.dtype), None, None
 
 
 def take(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -56,13 +80,13 @@ def put(values: Tensor, rows: Rows, like: Tensor) -> Tensor:
     if rows.spans is None and values.shape == like.shape:
         return values
     row, exists = positions(rows, values.device)
-    batch = values.shape[0]
-    row, exists = row.expand(batch, -1), exists.expand(batch, -1)
-    out = torch.zeros(like.shape, dtype=values.dtype, device=values.device)
-    if like.dim() == 3:
-        return out.index_put((row[exists],), values[exists])
-    image = torch.arange(batch, device=values.device)[:, None].expand_as(row)
-    return out.index_put((image[exists], row[exists]), values[exists])
+    batch, total = values.shape[0], like.shape[:-2].numel()
+    if like.dim() == 4:
+        row = row + like.shape[1] * torch.arange(batch, device=values.device)[:, None]
+    # One row more takes those that do not exist: their number is known on the device only.
+    row = torch.where(exists, row, total).expand(batch, -1)
+    out = torch.zeros((total + 1, *like.shape[-2:]), dtype=values.dtype, device=values.device)
+    return out.index_copy(0, row.flatten(), values.flatten(0, 1))[:total].view(like.shape)
 
 
 def masked_patch_attention(
@@ -88,7 +112,7 @@ def masked_patch_attention(
     scores = torch.einsum("bmhd,bnhd->bhmn", queries, keys) * scale
     if bias is not None:
         q_places, k_places = places(context.queries, q.device), places(context.keys, k.device)
-        scores = scores + bias[:, q_places[:, :, None], k_places[:, None, :]].transpose(0, 1)
+        scores = scores + _Lookup.apply(bias, q_places, k_places)
     hidden = ~seen[:, None, None, :]
     # The lowest finite score, not -inf, and a second fill: a row without keys gives zeros, not NaN.
     scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)

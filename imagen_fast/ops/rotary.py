@@ -66,7 +66,7 @@ class Rotary:
             for length, side in zip(grid, sides[normalise], strict=True)
         )
         centre = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).flatten(0, 1)  # [patches, 2]
-        frequency = 1 / base ** torch.arange(0, 1, 4 / width, dtype=torch.float32, device=device)
+        frequency = 1 / base ** (torch.arange(width // 4, dtype=torch.float32, device=device) * (4 / width))
         angle = (2 * math.pi * centre[:, :, None] * frequency).flatten(1)
         angle = torch.cat([angle.new_zeros(prefix, width // 2), angle])
         return cls(angle.cos(), angle.sin())

@@ -92,6 +92,11 @@ def test_the_bad_are_reported_and_the_others_timed(fakes, tmp_path):
     assert {name: len(r.timing.samples) for name, r in results.items() if r.timing} == {"x": 2, "y": 2}
 
 
+def test_a_process_that_cannot_say_who_takes_part_says_why(fakes, tmp_path):
+    (result,) = run(partial(fakes.late, os.getpid(), tmp_path / "log"), Effort(0, 1, 1, 0))
+    assert result.verdict.evidence == {"failed": "MemoryError: no room"}
+
+
 def test_a_process_has_as_many_threads_as_its_parent(fakes, tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(before + 2)

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from imagen_fast import ops
+from imagen_fast.errors import ImagenFastError
 from imagen_fast.kernels import masked_patch_attention as kernels
 from imagen_fast.kernels import masked_patch_attention_launch as launchers
 
@@ -335,6 +337,35 @@ def test_a_frozen_bias_gets_no_gradient(device) -> None:
     assert counter.get_total_flops() == 18 * 9 * 9 * 32
 
 
+@pytest.mark.parametrize("width", [32, 80])
+def test_the_public_operation_turns_tokens_before_a_kernel_that_cannot(error_bound, target, width) -> None:
+    """Past a width of 64, where a bias is refused."""
+    q, k, v = fused(2, 9, 2, width, target)
+    context = ops.Visible.in_place(torch.rand(2, 9, device=q.device) < 0.5)
+    rotary = ops.Rotary.axial((3, 3), width, prefix=0, device=q.device)
+    bias = torch.randn(2, 9, 9, device=q.device) if width <= 64 else None
+
+    def run(backend: str, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        x = tuple(x.detach().to(dtype).requires_grad_() for x in (q, k, v))
+        out = ops.masked_patch_attention(*x, context, rotary=rotary, bias=bias, backend=backend)
+        return gradients(out, x, torch.ones_like(out))
+
+    runs = run("triton", q.dtype), run("reference", torch.float64), run("reference", q.dtype)
+    for name, *values in zip(("out", "dq", "dk", "dv"), *runs, strict=True):
+        error_bound(*values, name)
+    if width > 64:
+        bias = torch.zeros(2, 9, 9, device=q.device)
+        with pytest.raises(ImagenFastError, match="head width is 80: with cos and sin, or a bias, 1 to 64"):
+            run("triton", q.dtype)
+
+
+def test_a_bound_far_above_the_counts_costs_no_range(error_bound, device) -> None:
+    """Probabilities over their share must not leave float16."""
+    q, k, v = (x[0] for x in fused(1, 4, 1, 16, (device, torch.float16)))
+    side = replace(packed([1, 3]), longest=40000)
+    compare(error_bound, q, k, v, side, side)
+
+
 @pytest.mark.parametrize("layout", ["heads first", "sliced", "batch second", "broadcast keys"])
 def test_strides(error_bound, target, layout) -> None:
     device, dtype = target
@@ -447,6 +478,7 @@ def test_refusals_say_why(device) -> None:
     placed = {"cos": table, "sin": table, "bias": bias, "q_places": places}
     assert kernels.supports(q, k, v, **placed) is None
     assert "cos is torch.float16" in kernels.supports(q, k, v, **placed | {"cos": table.half()})
-    assert "sin is torch.float32 [9, 9]" in kernels.supports(q, k, v, **placed | {"sin": table[:, :9]})
+    assert "sin belong together" in kernels.supports(q, k, v, **placed | {"sin": table[:, :9]})
+    assert "sin belong together" in kernels.supports(q, k, v, **placed | {"sin": None})
     assert "bias is torch.float32 [9, 9]" in kernels.supports(q, k, v, **placed | {"bias": bias[0]})
     assert "q_places is torch.int64" in kernels.supports(q, k, v, **placed | {"q_places": places.long()})

@@ -138,6 +138,7 @@ def test_axial_is_the_table_of_dinov3(grid):
 
 
 def test_axial_normalises_by_either_side():
+    assert Rotary.axial((2, 2), 196).cos.shape == (5, 98)  # 1 / (4 / 196) is a little more than 49
     tall = {word: Rotary.axial((8, 4), 16, prefix=0, normalise=word) for word in ("separate", "min", "max")}
     square = Rotary.axial((8, 8), 16, prefix=0)
     column = torch.arange(8) * 4  # the patches at x = 0
@@ -171,14 +172,20 @@ def test_hidden_tokens_change_no_bit_and_no_nan_comes_back(dtype):
         assert torch.equal(clean, poisoned)
 
 
-def test_compiles_in_one_graph():
-    q, k, v = (x.contiguous().requires_grad_() for x in torch.randn(2, 9, 3, 2, 32).unbind(2))
+@pytest.mark.parametrize("use", ["all", "visible", "hidden", "packed"])
+def test_compiles_in_one_graph(use):
+    shape, context = (2, 9, 3, 2, 32), None
+    if use == "packed":
+        shape, context = (9, 3, 2, 32), Visible.packed(torch.tensor([4, 5]), 5, torch.arange(9) % 5)
+    elif use != "all":
+        context = Visible.in_place(torch.rand(2, 9, generator=torch.Generator().manual_seed(0)) < 0.5, use)
+    q, k, v = (x.contiguous().requires_grad_() for x in torch.randn(shape).unbind(-3))
     rotary, bias = options_of("rotary and bias", 2, 32, torch.float32)
     bias.requires_grad_()
 
     def step(q, k, v, bias):
-        turned = ops.masked_patch_attention(q, k, v, rotary=rotary)
-        return turned + ops.masked_patch_attention(q, k, v, bias=bias)
+        turned = ops.masked_patch_attention(q, k, v, context, rotary=rotary)
+        return turned + ops.masked_patch_attention(q, k, v, context, bias=bias)
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     out, wanted = compiled(q, k, v, bias), step(q, k, v, bias)
@@ -189,6 +196,20 @@ def test_compiles_in_one_graph():
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_the_gradient_of_a_bias_is_bitwise_repeatable():
+    """With more of it than one thread adds up."""
+    hidden = torch.rand(16, 49, generator=torch.Generator().manual_seed(0)) < 0.5
+    q, k, v = torch.randn(16, 49, 3, 12, 32).unbind(2)
+    bias = torch.randn(12, 49, 49, requires_grad=True)
+
+    def run():
+        out = ops.masked_patch_attention(q, k, v, Visible.in_place(hidden), bias=bias)
+        return torch.autograd.grad(out.square().sum(), bias)[0]
+
+    first = run()
+    assert all(torch.equal(first, run()) for _ in range(10))
 
 
 def test_autocast_leaves_tables_and_bias_alone():
