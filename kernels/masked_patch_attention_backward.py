@@ -21,7 +21,7 @@ from imagen_fast.kernels.masked_patch_attention_logits import (
     take_part,
 )
 from imagen_fast.kernels.rotary import load_turned, store_turned
-from imagen_fast.kernels.rows import index_of, load_tile, span, store_tile
+from imagen_fast.kernels.rows import load_tile, span, store_tile
 
 
 @triton.jit
@@ -99,8 +99,8 @@ def attention_backward_two_phase(
     q_start, q_count = span(q_spans, image, q_rows)
     q_count = min(q_count, q_longest)  # a bound that was too low must not write elsewhere
     k_start, k_count = span(k_spans, image, k_rows)
-    q_side = (q_start, q_count, index_of(q_index, image, q_listed), q_places)
-    k_side = (k_start, k_count, index_of(k_index, image, k_listed), k_places)
+    q_side = (q_start, q_count, q_index, image * q_listed, q_places)
+    k_side = (k_start, k_count, k_index, image * k_listed, k_places)
     turn = (cos, sin)
     bias = bias_of(bias, head, bias_head)
     q += image * q_image + head * q_head

@@ -6,7 +6,7 @@ import triton.language as tl
 from imagen_fast.kernels.masked_patch_attention_backward import key_gradients
 from imagen_fast.kernels.masked_patch_attention_logits import LOG2_E, bias_of, scores
 from imagen_fast.kernels.rotary import load_turned, store_turned
-from imagen_fast.kernels.rows import index_of, load_tile, span, store_tile
+from imagen_fast.kernels.rows import load_tile, span, store_tile
 
 
 @triton.jit
@@ -26,8 +26,8 @@ def attention_backward_queries(
     k_start, k_count = span(k_spans, image, k_rows)
     if first >= q_count:
         return
-    q_side = (q_start, q_count, index_of(q_index, image, q_listed), q_places)
-    k_side = (k_start, k_count, index_of(k_index, image, k_listed), k_places)
+    q_side = (q_start, q_count, q_index, image * q_listed, q_places)
+    k_side = (k_start, k_count, k_index, image * k_listed, k_places)
     turn = (cos, sin)
     bias = bias_of(bias, head, bias_head)
     scale_log2 = scale * LOG2_E
@@ -94,8 +94,8 @@ def attention_backward_keys(
     k_start, k_count = span(k_spans, image, k_rows)
     if first >= k_count:
         return
-    q_side = (q_start, q_count, index_of(q_index, image, q_listed), q_places)
-    k_side = (k_start, k_count, index_of(k_index, image, k_listed), k_places)
+    q_side = (q_start, q_count, q_index, image * q_listed, q_places)
+    k_side = (k_start, k_count, k_index, image * k_listed, k_places)
     turn = (cos, sin)
     bias = bias_of(bias, head, bias_head)
     lse = statistics + (image * heads + head) * 2 * q_longest

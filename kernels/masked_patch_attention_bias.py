@@ -12,7 +12,7 @@ import triton.language as tl
 
 from imagen_fast.kernels.masked_patch_attention_logits import LOG2_E
 from imagen_fast.kernels.rotary import load_turned
-from imagen_fast.kernels.rows import index_of, load_tile, span
+from imagen_fast.kernels.rows import load_tile, span
 
 
 @triton.jit
@@ -58,8 +58,8 @@ def attention_backward_bias(
         q_start, q_count = span(q_spans, image, q_rows)
         q_count = min(q_count, q_longest)  # a bound that was too low must not write elsewhere
         k_start, k_count = span(k_spans, image, k_rows)
-        q_side = (q_start, q_count, index_of(q_index, image, q_listed), q_places)
-        k_side = (k_start, k_count, index_of(k_index, image, k_listed), k_places)
+        q_side = (q_start, q_count, q_index, image * q_listed, q_places)
+        k_side = (k_start, k_count, k_index, image * k_listed, k_places)
         query = positions_at(q_place, q_at, image, q_grid)
         key = positions_at(k_place, k_at, image, k_grid)
         q_tile = load_turned(q + image * q_image, q_row, query, q_side, turn, D, BLOCK_D)

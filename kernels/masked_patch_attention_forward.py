@@ -14,7 +14,7 @@ from imagen_fast.kernels.masked_patch_attention_logits import (
     take_part,
 )
 from imagen_fast.kernels.rotary import load_turned
-from imagen_fast.kernels.rows import index_of, load_tile, span, store_tile
+from imagen_fast.kernels.rows import load_tile, span, store_tile
 
 
 @triton.jit
@@ -34,8 +34,8 @@ def attention_forward(
     k_start, k_count = span(k_spans, image, k_rows)
     if first >= q_count:
         return
-    q_side = (q_start, q_count, index_of(q_index, image, q_listed), q_places)
-    k_side = (k_start, k_count, index_of(k_index, image, k_listed), k_places)
+    q_side = (q_start, q_count, q_index, image * q_listed, q_places)
+    k_side = (k_start, k_count, k_index, image * k_listed, k_places)
     turn = (cos, sin)
     bias = bias_of(bias, head, bias_head)
     scale_log2 = scale * LOG2_E

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+ASSEMBLED_BY = "3.8"  # the Triton whose assembler was asked; another's may spill a few registers
+
 ONE_TILE = 64  # keys that one tile holds; see `one_tile`
 WHOLE_ROW = 256  # keys up to which a program keeps whole rows of logits in registers
 WIDEST_PLACED = 64  # head width up to which there are registers for a rotary embedding or a bias

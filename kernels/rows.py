@@ -4,7 +4,7 @@ A tensor is ``[B, N, H, D]``, or packed ``[T, H, D]`` with an image stride of 0.
 i < count, is row ``start + i``, or ``start + index[i]``. Rows are int64: a stride multiplies them.
 
 A kernel holds all it knows of an image's queries, or of its keys, as one side: ``(start, count, index,
-places)``, with None for a table that was not given.
+list_start, places)``, with None for a table that was not given; the image's list begins at ``list_start``.
 """
 
 import triton
@@ -24,29 +24,19 @@ def span(spans, image, rows):
 
 
 @triton.jit
-def index_of(index, image, length):
-    """The image's own list of rows, or None."""
-    if index is None:
-        own = None
-    else:
-        own = index + image * length
-    return own
-
-
-@triton.jit
 def rows_at(position, side):
-    start, count, index, _places = side
+    start, count, index, list_start, _places = side
     if index is None:
         row = start + position
     else:
-        row = start + tl.load(index + position, mask=position < count, other=0)
+        row = start + tl.load(index + list_start + position, mask=position < count, other=0)
     return row
 
 
 @triton.jit
 def places_at(position, side):
     """Where on the grid the rows lie, int64: what ``places`` says of a row of the tensor, or its number."""
-    _start, count, _index, places = side
+    _start, count, _index, _list_start, places = side
     place = rows_at(position, side)
     if places is not None:
         place = tl.load(places + place, mask=position < count, other=0).to(tl.int64)
@@ -55,7 +45,7 @@ def places_at(position, side):
 
 @triton.jit
 def tile_mask(position, side, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    _start, count, _index, _places = side
+    _start, count, _index, _list_start, _places = side
     listed = (position < count)[:, None]
     if BLOCK_D != D:
         listed = listed & (tl.arange(0, BLOCK_D) < D)[None, :]
