@@ -192,7 +192,7 @@ def _own(case: Case) -> Iterator[Case]:
 
 def _prepare(case: Case, measured: str, layout: LayoutName, build: Build) -> tuple[Call, Verdict]:
     if case.device.type == "cpu":
-        # For everyone here: else whoever allocates waits for page faults, at times and in amounts of their own.
+        # For everyone here: else whoever allocates waits for page faults, as many as it happens to meet.
         native.keep_freed_memory()
     call = getattr(case, layout).call(build(case), measured)
     verdict = case.verdict(call())
