@@ -27,7 +27,7 @@ from imagen_fast.models import DecoderConfig, MaskedAutoencoder, vit_config
 from imagen_fast.models.convert import load_vitmae
 
 # The first steps find no memory in their process: they are the warm-up.
-QUICK = Effort(warmup=1, least=1, most=9, seconds=15)
+QUICK = Effort(warmup=1, least=1, most=9, seconds=12)
 FULL = Effort(warmup=2, least=5, most=30, seconds=60)
 
 # Imported where it is built, and only where transformers is installed.
