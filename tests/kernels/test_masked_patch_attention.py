@@ -1,188 +1,25 @@
 """Masked-patch attention against its definition, image by image, in float64."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from attention_sides import (
+    compare,
+    drawn,
+    every,
+    fused,
+    gradients,
+    listed,
+    op,
+    packed,
+    poison,
+    shown,
+    sided,
+)
+from torch import Tensor, library
 
-from imagen_fast import ops
-from imagen_fast.errors import ImagenFastError
 from imagen_fast.kernels import masked_patch_attention as kernels
-from imagen_fast.kernels import masked_patch_attention_launch as launchers
-
-op = torch.ops.imagen_fast.masked_patch_attention_triton
-
-
-@dataclass
-class Side:
-    """Which rows of a tensor belong to each image, and the tables that say so."""
-
-    rows: list[Tensor]  # for each image, indices into [N] or [T]
-    spans: Tensor | None
-    index: Tensor | None
-    longest: int
-    places: Tensor | None = None  # where on the grid each row lies; a row's number where not given
-
-    def places_of(self, rows: Tensor) -> Tensor:
-        return rows if self.places is None else self.places.to(rows.device)[rows].long()
-
-
-@dataclass
-class Placed:
-    """What depends on the places: a rotary embedding, [P, D/2] each, and a bias [H, P, P']."""
-
-    cos: Tensor | None = None
-    sin: Tensor | None = None
-    bias: Tensor | None = None
-
-
-NOTHING = Placed()
-
-
-def _table(rows: list[list[int]]) -> Tensor:
-    """Lists as one rectangle; past a list's end the table holds what must never be followed."""
-    longest = max(map(len, rows))
-    return torch.tensor([row + [2**30] * (longest - len(row)) for row in rows], dtype=torch.int32)
-
-
-def every(images: int, rows: int) -> Side:
-    return Side([torch.arange(rows)] * images, None, None, rows)
-
-
-def listed(rows: list[list[int]]) -> Side:
-    spans = torch.tensor([[0, len(row)] for row in rows], dtype=torch.int32)
-    longest = max(map(len, rows))
-    return Side([torch.tensor(row, dtype=torch.long) for row in rows], spans, _table(rows), longest)
-
-
-def packed(counts: list[int], gap: int = 0) -> Side:
-    """Runs of rows, one after the other, with ``gap`` rows of nobody after each."""
-    starts = [sum(counts[:i]) + gap * i for i in range(len(counts))]
-    spans = torch.tensor(list(zip(starts, counts, strict=True)), dtype=torch.int32)
-    rows = [torch.arange(start, start + count) for start, count in zip(starts, counts, strict=True)]
-    return Side(rows, spans, None, max(counts))
-
-
-def shown(images: int, patches: int, seed: int = 0) -> tuple[list[list[int]], list[list[int]]]:
-    """Visible and hidden patches of each image, in shuffled order; the first image hides everything."""
-    generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(patches, generator=generator).tolist() for _ in range(images)]
-    counts = [0, *torch.randint(1, patches, (images - 1,), generator=generator).tolist()]
-    visible = [order[:count] for order, count in zip(orders, counts, strict=True)]
-    return visible, [order[count:] for order, count in zip(orders, counts, strict=True)]
-
-
-def turned(x: Tensor, placed: Placed, places: Tensor) -> Tensor:
-    """Rows [n, H, D] as complex numbers, multiplied by cos + i sin."""
-    if placed.cos is None:
-        return x
-    wide = torch.promote_types(x.dtype, torch.float32)
-    cos, sin = (table.to(wide)[places][:, None] for table in (placed.cos, placed.sin))
-    z = torch.complex(*x.to(wide).chunk(2, -1)) * torch.complex(cos, sin)
-    return torch.cat([z.real, z.imag], -1).to(x.dtype)
-
-
-def definition(
-    q: Tensor, k: Tensor, v: Tensor, q_side: Side, k_side: Side, scale: float, placed: Placed
-) -> Tensor:
-    out = q * 0  # a part of the graph even where no image has a row
-    for image, (rows, keys) in enumerate(zip(q_side.rows, k_side.rows, strict=True)):
-        if not (len(rows) and len(keys)):
-            continue
-        rows, keys = rows.to(q.device), keys.to(q.device)
-        to = (rows,) if q.ndim == 3 else (torch.full_like(rows, image), rows)
-        of = (keys,) if k.ndim == 3 else (torch.full_like(keys, image), keys)
-        row_places, key_places = q_side.places_of(rows), k_side.places_of(keys)
-        q_turned, k_turned = turned(q[to], placed, row_places), turned(k[of], placed, key_places)
-        s = torch.einsum("mhd,nhd->hmn", q_turned, k_turned) * scale
-        if placed.bias is not None:
-            s = s + placed.bias[:, row_places[:, None], key_places]
-        out = out.index_put(to, torch.einsum("hmn,nhd->mhd", s.softmax(-1).to(v.dtype), v[of]))
-    return out
-
-
-def poison(tensor: Tensor, side: Side) -> Tensor:
-    """NaN and infinity in all rows that no image lists."""
-    free = torch.ones(tensor.shape[:-2], dtype=torch.bool, device=tensor.device)
-    for image, rows in enumerate(side.rows):
-        free[rows if tensor.ndim == 3 else (image, rows)] = False
-    tensor = tensor.clone()
-    tensor[free] = torch.nan
-    tensor[free, ..., ::2] = torch.inf
-    return tensor
-
-
-def poisoned_like(tensor: Tensor, side: Side) -> Tensor:
-    """Poisoned, in the same strides."""
-    poisoned = poison(tensor.detach(), side)
-    if poisoned.isfinite().all():  # all rows are listed; copying would fail on a broadcast tensor
-        return tensor.detach().requires_grad_()
-    made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
-    return made.copy_(poisoned).requires_grad_()
-
-
-def rounded(x: Tensor) -> Tensor:
-    """Multiples of a quarter, in the same strides."""
-    made = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
-    return made.copy_((4 * x).round() / 4)
-
-
-def sided(q: Tensor, q_side: Side, k_side: Side, scale: float, placed: Placed = NOTHING) -> tuple:
-    tables = q_side.spans, q_side.index, k_side.spans, k_side.index
-    looked_up = placed.cos, placed.sin, placed.bias, q_side.places, k_side.places
-    to_device = (None if table is None else table.to(q.device) for table in (*tables, *looked_up))
-    tables = [next(to_device) for _ in tables]
-    return *tables, q_side.longest, k_side.longest, scale, *to_device
-
-
-def gradients(out: Tensor, inputs: tuple[Tensor, ...], d_out: Tensor) -> tuple[Tensor, ...]:
-    return out, *torch.autograd.grad(out, inputs, d_out, materialize_grads=True)
-
-
-def compare(
-    error_bound: Callable,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_side: Side,
-    k_side: Side,
-    placed: Placed = NOTHING,
-) -> None:
-    """Forward and all gradients, with poison wherever the kernel has no business."""
-    scale = q.shape[-1] ** -0.5
-    d_out = torch.randn_like(q.contiguous())
-    if placed.bias is not None:
-        # One entry of its gradient is p (dp - delta) of one pair, whose parts come of different kernels. The
-        # interpreter sums a product in another order for each shape of tile: with few bits any is exact.
-        q, k, v, d_out = (rounded(x) for x in (q, k, v, d_out))
-
-    def leaves(*tensors: Tensor) -> tuple[tuple[Tensor, ...], Placed]:
-        made = tuple(x.detach().requires_grad_() for x in tensors)
-        if placed.bias is None:
-            return made, placed
-        bias = placed.bias.detach().to(torch.promote_types(placed.bias.dtype, made[0].dtype))
-        bias.requires_grad_()
-        return (*made, bias), replace(placed, bias=bias)
-
-    def plain(dtype: torch.dtype) -> tuple[Tensor, ...]:
-        x, own = leaves(*(x.to(dtype) for x in (q, k, v)))
-        return gradients(definition(*x[:3], q_side, k_side, scale, own), x, d_out.to(dtype))
-
-    x, own = leaves(poisoned_like(q, q_side), poisoned_like(k, k_side), poisoned_like(v, k_side))
-    out = op(*x[:3], *sided(q, q_side, k_side, scale, own))
-    ours = gradients(out, x, poison(d_out, q_side))
-    assert out.is_contiguous()
-    names = ("out", "dq", "dk", "dv", "d_bias")[: len(ours)]
-    for name, *values in zip(names, ours, plain(torch.float64), plain(q.dtype), strict=True):
-        error_bound(*values, name)
-
-
-def fused(images: int, rows: int, heads: int, width: int, target: tuple) -> tuple[Tensor, Tensor, Tensor]:
-    device, dtype = target
-    torch.manual_seed(images * rows + heads * width)
-    return torch.randn(images, rows, 3, heads, width).to(device, dtype).unbind(2)
 
 
 # One-tile, two-phase and long backward; odd, prime, one-row, and all widths we promise. The long ones are few
@@ -232,131 +69,6 @@ def test_hidden_queries_see_packed_keys(error_bound, target, counts) -> None:
     q = torch.randn(3, 23, 2, 48).to(device, dtype)
     k, v = torch.randn(2, sum(counts), 2, 48).to(device, dtype)
     compare(error_bound, q, k, v, listed(hidden), packed(counts))
-
-
-def with_places(side: Side, grid: int, seed: int) -> Side:
-    """Rows of a packed tensor at places of their own, those of an image in ascending order."""
-    generator = torch.Generator().manual_seed(seed)
-    places = [torch.randperm(grid, generator=generator)[: len(rows)].sort().values for rows in side.rows]
-    total = max((int(rows.max()) + 1 for rows in side.rows if len(rows)), default=0)
-    side.places = torch.full((total,), 2**30, dtype=torch.int32)  # rows of nobody: never followed
-    for rows, own in zip(side.rows, places, strict=True):
-        side.places[rows] = own.int()
-    return side
-
-
-def drawn(options: str, heads: int, q_grid: int, k_grid: int, width: int, target: tuple) -> Placed:
-    """Any angles where there is no bias, quarter turns beside one: see `compare`."""
-    device, dtype = target
-    torch.manual_seed(q_grid * k_grid)
-    places, placed = max(q_grid, k_grid), Placed()
-    if "bias" in options:
-        placed.bias = torch.randn(heads, q_grid, k_grid).to(device, dtype)
-    if "rotary" in options:
-        turns = torch.rand(places, width // 2, device=device)
-        if "bias" in options:
-            turns = (4 * turns).floor() / 4
-        placed.cos, placed.sin = ((2 * torch.pi * turns).cos(), (2 * torch.pi * turns).sin())
-        if "bias" in options:
-            placed.cos, placed.sin = placed.cos.round(), placed.sin.round()
-    return placed
-
-
-# A short row, a whole row at once and in parts, a long one; widths that fill no tile.
-@pytest.mark.parametrize("options", ["rotary", "bias", "rotary and bias"])
-@pytest.mark.parametrize(
-    ("images", "rows", "heads", "width"), [(3, 5, 3, 32), (2, 17, 1, 20), (1, 70, 2, 72), (1, 271, 1, 16)]
-)
-def test_options_where_every_patch_sees_every_patch(
-    error_bound, target, images, rows, heads, width, options
-) -> None:
-    q, k, v = fused(images, rows, heads, width, target)
-    side, placed = every(images, rows), drawn(options, heads, rows, rows, width, target)
-    compare(error_bound, q, k, v, side, side, placed)
-
-
-@pytest.mark.parametrize("patches", [16, 70])
-def test_options_in_place(error_bound, target, patches) -> None:
-    """Hidden queries at visible keys, on a grid with a few places more than there are patches."""
-    visible, hidden = shown(3, patches)
-    q, k, v = fused(3, patches, 2, 32, target)
-    placed = drawn("rotary and bias", 2, patches + 3, patches + 5, 32, target)
-    compare(error_bound, q, k, v, listed(hidden), listed(visible), placed)
-
-
-@pytest.mark.parametrize("counts", [[5, 0, 17, 1], [0, 0], [3, 80, 2]])
-@pytest.mark.parametrize("gap", [0, 3])
-def test_options_of_packed_rows(error_bound, target, counts, gap) -> None:
-    side = with_places(packed(counts, gap), 90, 0)
-    q, k, v = (x[0] for x in fused(1, sum(counts) + gap * len(counts), 2, 32, target))
-    if gap:
-        q, k, v = (x[: len(side.places)] for x in (q, k, v))
-    compare(error_bound, q, k, v, side, side, drawn("rotary and bias", 2, 90, 90, 32, target))
-
-
-def test_options_of_hidden_queries_at_packed_keys(error_bound, target) -> None:
-    _, hidden = shown(3, 23)
-    device, dtype = target
-    q = torch.randn(3, 23, 2, 48).to(device, dtype)
-    k, v = torch.randn(2, 20, 2, 48).to(device, dtype)
-    keys = with_places(packed([11, 9, 0]), 23, 1)
-    compare(error_bound, q, k, v, listed(hidden), keys, drawn("rotary and bias", 2, 23, 23, 48, target))
-
-
-def test_places_of_rows_on_a_grid(error_bound, target) -> None:
-    """Queries that are the last rows of a grid say so."""
-    q, k, v = fused(2, 9, 1, 32, target)
-    side = every(2, 5)
-    side.places = torch.arange(4, 9, dtype=torch.int32)
-    compare(error_bound, q[:, 4:], k, v, side, every(2, 9), drawn("rotary and bias", 1, 9, 9, 32, target))
-
-
-def test_bias_in_single_precision_beside_half(error_bound, device) -> None:
-    q, k, v = fused(2, 17, 2, 32, (device, torch.float16))
-    bias = torch.randn(2, 17, 17, device=device)
-    compare(error_bound, q, k, v, every(2, 17), every(2, 17), Placed(bias=bias))
-
-
-@pytest.mark.parametrize("programs", [1, 2, 1000])
-def test_gradient_of_the_bias_does_not_depend_on_groups(error_bound, target, programs, monkeypatch) -> None:
-    monkeypatch.setattr(launchers, "_BIAS_PROGRAMS", programs)
-    q, k, v = fused(5, 9, 1, 32, target)
-    compare(error_bound, q, k, v, every(5, 9), every(5, 9), drawn("bias", 1, 9, 9, 32, target))
-
-
-def test_a_frozen_bias_gets_no_gradient(device) -> None:
-    q, k, v = (x.detach().requires_grad_() for x in fused(1, 9, 1, 32, (device, torch.float32)))
-    bias = torch.randn(1, 9, 9, device=device)
-    arguments = sided(q, every(1, 9), every(1, 9), 0.3)[:7]
-    kept = torch.autograd.grad(op(q, k, v, *arguments, None, None, bias).sum(), (q, k, v))
-    bias.requires_grad_()
-    learned = torch.autograd.grad(op(q, k, v, *arguments, None, None, bias).sum(), (q, k, v, bias))
-    assert all(torch.equal(a, b) for a, b in zip(kept, learned[:3], strict=True))
-    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
-        op(q, k, v, *arguments, None, None, bias).sum().backward()
-    assert counter.get_total_flops() == 18 * 9 * 9 * 32
-
-
-@pytest.mark.parametrize("width", [32, 80])
-def test_the_public_operation_turns_tokens_before_a_kernel_that_cannot(error_bound, target, width) -> None:
-    """Past a width of 64, where a bias is refused."""
-    q, k, v = fused(2, 9, 2, width, target)
-    context = ops.Visible.in_place(torch.rand(2, 9, device=q.device) < 0.5)
-    rotary = ops.Rotary.axial((3, 3), width, prefix=0, device=q.device)
-    bias = torch.randn(2, 9, 9, device=q.device) if width <= 64 else None
-
-    def run(backend: str, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        x = tuple(x.detach().to(dtype).requires_grad_() for x in (q, k, v))
-        out = ops.masked_patch_attention(*x, context, rotary=rotary, bias=bias, backend=backend)
-        return gradients(out, x, torch.ones_like(out))
-
-    runs = run("triton", q.dtype), run("reference", torch.float64), run("reference", q.dtype)
-    for name, *values in zip(("out", "dq", "dk", "dv"), *runs, strict=True):
-        error_bound(*values, name)
-    if width > 64:
-        bias = torch.zeros(2, 9, 9, device=q.device)
-        with pytest.raises(ImagenFastError, match="head width is 80: with cos and sin, or a bias, 1 to 64"):
-            run("triton", q.dtype)
 
 
 def test_a_bound_far_above_the_counts_costs_no_range(error_bound, device) -> None:
@@ -413,17 +125,17 @@ def test_op_obeys_the_rules_of_its_registration(device) -> None:
     tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     q, k, v = (x.detach().requires_grad_() for x in fused(2, 9, 1, 16, (device, torch.float32)))
     visible, hidden = shown(2, 9)
-    torch.library.opcheck(op, (q, k, v, *sided(q, every(2, 9), every(2, 9), 0.3)), test_utils=tests)
-    torch.library.opcheck(op, (q, k, v, *sided(q, listed(hidden), listed(visible), 0.3)), test_utils=tests)
+    library.opcheck(op, (q, k, v, *sided(q, every(2, 9), every(2, 9), 0.3)), test_utils=tests)
+    library.opcheck(op, (q, k, v, *sided(q, listed(hidden), listed(visible), 0.3)), test_utils=tests)
     placed = drawn("rotary and bias", 1, 9, 9, 16, (device, torch.float32))
     placed.bias.requires_grad_()
     arguments = sided(q, listed(hidden), listed(visible), 0.3, placed)
-    torch.library.opcheck(op, (q, k, v, *arguments), test_utils=tests)
+    library.opcheck(op, (q, k, v, *arguments), test_utils=tests)
     backward = torch.ops.imagen_fast.masked_patch_attention_backward_triton
     tensors = [x.detach() for x in (q, q, k, v)]
     placed.bias.requires_grad_(False)
     for wanted in (False, True):
-        torch.library.opcheck(
+        library.opcheck(
             backward, (*tensors, *arguments, wanted), test_utils=("test_schema", "test_faketensor")
         )
 
