@@ -1,13 +1,15 @@
-"""Who may attend to whom: the tables that every attention back-end reads.
+"""Who may attend to whom: what every attention back-end reads.
 
-A context is built once a step and shared by all layers. Its tables live on the device of the masks or
-lengths they were made from, so a kernel never waits for the host.
+`Visible` is for patches of which every image hides its own set. It is built once a step and shared by all
+layers; its tables live on the device of the masks or lengths they were made from, so a kernel never waits for
+the host. `Raster`, `Quadrant` and `Neighbourhood` are for pixels that are generated one after another: they
+are the same for all images, and six numbers say all of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -201,3 +203,98 @@ def _packed_rows(lengths: Tensor, longest: int | None, places: Tensor | None) ->
             )
         places = places.to(torch.int32)
     return Rows(longest, torch.stack([start, count], 1), places=places)
+
+
+class Window(NamedTuple):
+    """A causal context on a grid, as the kernels take it: pixel (j, k) has the raster number j * width + k.
+
+    The query (j, k) sees the key (y, x) if it comes no later in raster order, y >= j - above and
+    k - left <= x <= k + right; and every key whose raster number is below `prefix`.
+    """
+
+    height: int
+    width: int
+    above: int
+    left: int
+    right: int
+    prefix: int
+
+    def visible(self, device: torch.device | None = None) -> Tensor:
+        """[N, N] bool: row i is true where query i sees the key."""
+        i = torch.arange(self.height * self.width, device=device)
+        j, k = i // self.width, i % self.width
+        down, along = j[:, None] - j, k[:, None] - k
+        near = (down <= self.above) & (along <= self.left) & (along >= -self.right)
+        return ((i <= i[:, None]) & near) | (i < self.prefix)
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A pixel sees itself and all pixels before it, row by row (Chen et al. 2020, iGPT).
+
+    `prefix` pixels, the first in raster order, are seen by all: among themselves they attend in both
+    directions (Raffel et al. 2020, section 3.2.1; El-Nouby et al. 2024, AIM).
+    """
+
+    prefix: int = 0
+
+    def window(self, grid: tuple[int, int]) -> Window:
+        """On a grid of (height, width) pixels.
+
+        Raises:
+            InvalidInput: there are not as many pixels as the prefix has.
+        """
+        return _window(grid, grid[0], grid[1], grid[1], self.prefix)
+
+
+@dataclass(frozen=True)
+class Quadrant:
+    """A pixel sees itself and all pixels neither below it nor to its right; and those of the prefix.
+
+    Pixels of one anti-diagonal do not see each other, nor does what they see depend on them: they can be
+    generated at once.
+    """
+
+    prefix: int = 0
+
+    def window(self, grid: tuple[int, int]) -> Window:
+        """On a grid of (height, width) pixels; raises as that of `Raster`."""
+        return _window(grid, grid[0], grid[1], 0, self.prefix)
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """A pixel sees what `Quadrant` or `Raster` lets it see in a window of (2 radius + 1)^2 pixels around it.
+
+    Radius 1 of the quadrant is the pixel (j, k) itself, (j-1, k-1), (j-1, k) and (j, k-1).
+    """
+
+    radius: int
+    of: Literal["quadrant", "raster"] = "quadrant"
+    prefix: int = 0
+
+    def __post_init__(self) -> None:
+        if self.radius < 0:
+            raise InvalidInput(f"the radius of a neighbourhood must be 0 or more pixels, not {self.radius}")
+        if self.of not in ("quadrant", "raster"):
+            raise InvalidInput(f"a neighbourhood is of 'quadrant' or 'raster', not {self.of!r}")
+
+    def window(self, grid: tuple[int, int]) -> Window:
+        """On a grid of (height, width) pixels; raises as that of `Raster`."""
+        right = self.radius if self.of == "raster" else 0
+        return _window(grid, self.radius, self.radius, right, self.prefix)
+
+
+CausalContext = Raster | Quadrant | Neighbourhood
+
+
+def _window(grid: tuple[int, int], above: int, left: int, right: int, prefix: int) -> Window:
+    height, width = grid
+    if height < 0 or width < 0:
+        raise InvalidInput(f"the grid must be (height, width) of pixels, not {grid}")
+    if not 0 <= prefix <= height * width:
+        raise InvalidInput(
+            f"the prefix must be 0 to {height * width} pixels of {height}x{width}, not {prefix}"
+        )
+    # No more than the grid has, so that equal contexts are one case for a kernel.
+    return Window(height, width, min(above, height), min(left, width), min(right, width), prefix)

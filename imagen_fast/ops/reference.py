@@ -1,7 +1,6 @@
 """The mathematics of every operation, in plain PyTorch: slow, obvious, and the definition.
 
-Each function takes the same arguments as its namesake in `functional`, already checked. Gradients are
-autograd's.
+Each function takes what its namesake in `functional` was given, already checked. Gradients are autograd's.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imagen_fast.ops.contexts import Rows, Visible
+from imagen_fast.ops.contexts import Rows, Visible, Window
 from imagen_fast.ops.patches import chosen_patches, patchify
 from imagen_fast.ops.rotary import Rotary, turn
 
@@ -136,8 +135,7 @@ def masked_pixel_mse(
     else:
         target = chosen_patches(image, patch, hidden)
     # Statistics and the sum are never taken in half precision.
-    wide = torch.promote_types(prediction.dtype, torch.float32)
-    target = target.to(wide)
+    target = target.to(torch.promote_types(prediction.dtype, torch.float32))
     if normalise:
         variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
         target = (target - mean) / (variance + eps).sqrt()
@@ -146,5 +144,111 @@ def masked_pixel_mse(
     else:
         counted = hidden
     # What a row that does not count holds, NaN included, reaches neither the loss nor a gradient.
-    error = torch.where(counted[..., None], prediction.to(wide) - target, 0).square().mean(-1)  # [B, M]
+    error = torch.where(counted[..., None], _wide(prediction) - target, 0).square().mean(-1)  # [B, M]
     return error.sum() / counted.sum().clamp(min=1)
+
+
+def causal_pixel_attention(q: Tensor, k: Tensor, v: Tensor, window: Window, scale: float) -> Tensor:
+    """softmax(scale * q k^T) v over the keys that the window lets each query see.
+
+    Equal to `scaled_dot_product_attention` with the boolean mask `window.visible()`.
+    """
+    scores = torch.einsum("bmhd,bnhd->bhmn", q, k) * scale
+    return torch.einsum("bhmn,bnhd->bmhd", causal_pixel_softmax(scores, window), v)
+
+
+def causal_pixel_softmax(scores: Tensor, window: Window) -> Tensor:
+    """Softmax of [..., N, N] over the visible keys; zero for the others."""
+    hidden = ~window.visible(scores.device)
+    return scores.masked_fill(hidden, float("-inf")).softmax(-1)
+
+
+def pixel_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    keep: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    z_loss: float,
+    sigma: float,
+) -> Tensor:
+    """The loss of each row [G, M] of `hidden` [G, M, E]; 0 where it does not count.
+
+    -sum_v t[v] (z[v] - log Z) + z_loss (log Z)^2, with the targets t that `soft_targets` gives.
+    """
+    hidden, target, counts = _counted(hidden, target, keep, ignore_index)
+    logits = _wide(torch.nn.functional.linear(hidden, weight, bias))
+    log_z = logits.logsumexp(-1)
+    wanted = soft_targets(target, len(weight), label_smoothing, sigma, logits.dtype)
+    loss = log_z - (wanted * logits).sum(-1) + z_loss * log_z.square()
+    return torch.where(counts, loss, 0)
+
+
+def soft_targets(
+    target: Tensor, levels: int, label_smoothing: float, sigma: float, dtype: torch.dtype
+) -> Tensor:
+    """Distributions [..., V]: one at the target, or a Gaussian around it, then smoothed."""
+    level = torch.arange(levels, device=target.device)
+    away = (level - target[..., None]).to(dtype)
+    hard = (away == 0).to(dtype)
+    wanted = (-(away**2) / (2 * sigma**2)).softmax(-1) if sigma > 0 else hard
+    return (1 - label_smoothing) * wanted + label_smoothing / levels
+
+
+def pixel_logistic_mixture(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    keep: Tensor | None,
+    ignore_index: int,
+    levels: int,
+) -> Tensor:
+    """The loss of each row [G, M] of `hidden` [G, M, E]; 0 where it does not count.
+
+    A bin's probability S(a) - S(b), a > b, is taken as S(a) S(-b) (1 - exp(b - a)), which loses no digits.
+    """
+    hidden, target, counts = _counted(hidden, target, keep, ignore_index)
+    mixture = _wide(torch.nn.functional.linear(hidden, weight, bias))
+    share, mean, log_scale = mixture.unflatten(-1, (3, -1)).unbind(-2)  # [G, M, K]
+    inverse = (-log_scale.clamp(min=LEAST_LOG_SCALE)).exp()
+    half = 1 / (levels - 1)
+    x = 2 * half * target.to(mean.dtype)[..., None] - 1
+    upper, lower = (x + half - mean) * inverse, (x - half - mean) * inverse
+    below = -torch.nn.functional.softplus(-upper)  # log S(upper)
+    above = -torch.nn.functional.softplus(lower)  # log S(-lower)
+    inside = below + above + torch.log(-torch.expm1(-2 * half * inverse))
+    first, last = (target == 0)[..., None], (target == levels - 1)[..., None]
+    log_bin = torch.where(first, below, torch.where(last, above, inside))
+    loss = -(share.log_softmax(-1) + log_bin).logsumexp(-1)
+    return torch.where(counts, loss, 0)
+
+
+LEAST_LOG_SCALE = -7.0
+"""Of a logistic: e^-7 of half the line is an eighth of a level of 256 (as in PixelCNN++)."""
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Logarithms and sums are never taken in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def counting(target: Tensor, keep: Tensor | None, ignore_index: int) -> Tensor:
+    """Which targets count, a bool each."""
+    # PyTorch would wrap a value that the type does not have: 156 of a byte equals -100.
+    counts = target != ignore_index if has_value(target.dtype, ignore_index) else torch.ones_like(target) > 0
+    return counts if keep is None else counts & keep
+
+
+def has_value(dtype: torch.dtype, value: int) -> bool:
+    return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
+
+
+def _counted(
+    hidden: Tensor, target: Tensor, keep: Tensor | None, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows and integer targets, harmless where they do not count, and which do [G, M]."""
+    counts, target = counting(target, keep, ignore_index), target.long()
+    return torch.where(counts[..., None], hidden, 0), torch.where(counts, target, 0), counts

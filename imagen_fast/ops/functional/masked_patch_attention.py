@@ -1,7 +1,4 @@
-"""The public operations: shapes, checks, and one line of dispatch each.
-
-Back-ends only compute; what may be passed is decided here, once.
-"""
+"""Attention among patches when every image hides its own set: contract, checks and dispatch."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from imagen_fast.errors import InvalidInput
 from imagen_fast.kernels.masked_patch_attention_shapes import WIDEST_PLACED
 from imagen_fast.ops import reference
 from imagen_fast.ops.contexts import Rows, Visible
-from imagen_fast.ops.cpu import masked_patch_attention as cpu_attention
-from imagen_fast.ops.cpu import masked_pixel_mse as cpu_pixel_mse
+from imagen_fast.ops.cpu import masked_patch_attention as cpu
 from imagen_fast.ops.dispatch import choose
+from imagen_fast.ops.functional.checks import autocast, same_kind
 from imagen_fast.ops.rotary import Rotary, turn
 
 
@@ -59,8 +56,8 @@ def masked_patch_attention(
         InvalidInput: shapes, types or devices that do not fit together.
         BackendUnavailable: the forced back-end cannot serve the call.
     """
-    q, k, v = _autocast(q, k, v)
-    context = _check_attention(q, k, v, context)
+    q, k, v = autocast(q, k, v)
+    context = _check(q, k, v, context)
     _check_places(q, k, context, rotary, bias)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
 
@@ -75,7 +72,7 @@ def masked_patch_attention(
             from imagen_fast.kernels import masked_patch_attention as kernel
 
             return kernel.supports(q, k, v, *tables, *placed)
-        return cpu_attention.refusal(q) if name == "cpu" else None
+        return cpu.refusal(q) if name == "cpu" else None
 
     chosen = choose("masked_patch_attention", q.device, refusal, backend)
     # PyTorch's products are the CPU's way with a bias, too.
@@ -88,72 +85,10 @@ def masked_patch_attention(
         from imagen_fast.kernels import masked_patch_attention as kernel
 
         return kernel.masked_patch_attention(q, k, v, *tables, *bounds, *placed)
-    return cpu_attention.masked_patch_attention(q, k, v, *tables, *bounds)
+    return cpu.masked_patch_attention(q, k, v, *tables, *bounds)
 
 
-def masked_pixel_mse(
-    prediction: Tensor,
-    image: Tensor,
-    hidden: Tensor | None = None,
-    *,
-    normalise: bool = True,
-    eps: float = 1e-6,
-    backend: str | None = None,
-) -> Tensor:
-    """The loss of a masked autoencoder straight from the image (He et al. 2021, section 3).
-
-    The mean over the hidden patches of the mean squared error of their pixels. Patches lie in raster
-    order, the pixels of one by (row, column, channel). With `normalise` the target of a patch is
-    (x - mean) / sqrt(variance + eps), with the unbiased variance over all of its values. The patchified
-    target never exists in memory.
-
-    Args:
-        prediction: [B, M, P*P*C]; row m of an image predicts the patch that `hidden` says.
-        image: [B, C, H, W], floating point.
-        hidden: [B, N] bool: row m is patch m and counts where true; or [B, M] integers: row m predicts
-            patch hidden[b, m]; or None: every patch counts. Integers must lie in [0, N), which is checked
-            on the CPU only, since checking on a GPU would wait for it.
-        normalise: normalise the target per patch.
-        eps: added to the variance, in squared pixel units.
-
-    Returns:
-        A scalar in float32; 0 where no patch is hidden.
-    """
-    _check_pixel_mse(prediction, image, hidden, normalise)
-    listed = hidden is not None and hidden.dtype != torch.bool
-    which = (hidden, None) if listed else (None, hidden)  # patch numbers, or which rows count
-
-    def refusal(name: str) -> str | None:
-        if name != "reference" and image.requires_grad and torch.is_grad_enabled():
-            return "it gives no gradient to the image"
-        if name == "triton":
-            from imagen_fast.kernels import masked_pixel_mse as kernel
-
-            return kernel.supports(prediction, image, *which, normalise)
-        return cpu_pixel_mse.refusal(prediction, image) if name == "cpu" else None
-
-    chosen = choose("masked_pixel_mse", prediction.device, refusal, backend)
-    if chosen == "reference":
-        return reference.masked_pixel_mse(prediction, image, hidden, normalise, eps)
-    if chosen == "triton":
-        from imagen_fast.kernels import masked_pixel_mse as kernel
-
-        op = kernel.masked_pixel_mse
-    else:
-        op = cpu_pixel_mse.masked_pixel_mse
-    return op(prediction, image, *which, normalise, eps)
-
-
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in the type that autocast asks for, as a matrix product would take them."""
-    device = tensors[0].device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):
-        return tensors
-    wanted = torch.get_autocast_dtype(device)
-    return tuple(x.to(wanted) if x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors)
-
-
-def _check_attention(q: Tensor, k: Tensor, v: Tensor, context: Visible | None) -> Visible:
+def _check(q: Tensor, k: Tensor, v: Tensor, context: Visible | None) -> Visible:
     if q.dim() not in (3, 4) or k.dim() not in (3, 4):
         raise InvalidInput(
             "q, k and v must be [B, N, H, D] or packed [T, H, D], not "
@@ -164,13 +99,7 @@ def _check_attention(q: Tensor, k: Tensor, v: Tensor, context: Visible | None) -
             f"k and v must have one shape, and q's heads and width, not q {tuple(q.shape)}, "
             f"k {tuple(k.shape)}, v {tuple(v.shape)}"
         )
-    if not (q.dtype == k.dtype == v.dtype and q.device == k.device == v.device):
-        raise InvalidInput(
-            f"q, k and v must share a type and a device, not {q.dtype} on {q.device}, "
-            f"{k.dtype} on {k.device}, {v.dtype} on {v.device}"
-        )
-    if q.dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-        raise InvalidInput(f"q, k and v must be floating point, not {q.dtype}")
+    same_kind(q, k, v)
     if context is None:
         if q.dim() == 3 or k.dim() == 3:
             raise InvalidInput("packed tensors [T, H, D] need a context that says where each image begins")
@@ -214,44 +143,3 @@ def _check_places(q: Tensor, k: Tensor, context: Visible, rotary: Rotary | None,
         for what, x, rows, grid in (("q", q, context.queries, q_grid), ("k", k, context.keys, k_grid)):
             if (problem := rows.misplaced(x, grid)) is not None:
                 raise InvalidInput(f"{name} has {grid} places for {what}, {tuple(x.shape)}, but {problem}")
-
-
-def _check_pixel_mse(prediction: Tensor, image: Tensor, hidden: Tensor | None, normalise: bool) -> None:
-    if prediction.dim() != 3 or image.dim() != 4 or len(prediction) != len(image):
-        raise InvalidInput(
-            "prediction must be [B, M, P*P*C] and image [B, C, H, W] of as many images, not "
-            f"{tuple(prediction.shape)} and {tuple(image.shape)}"
-        )
-    if not (prediction.is_floating_point() and image.is_floating_point()):
-        raise InvalidInput(
-            f"prediction and image must be floating point, not {prediction.dtype} and {image.dtype}"
-        )
-    channels, height, width = image.shape[1:]
-    patch = math.isqrt(prediction.shape[-1] // max(channels, 1))
-    if patch < 1 or patch * patch * channels != prediction.shape[-1]:
-        raise InvalidInput(
-            f"the last dimension of prediction must be P*P*{channels} for a whole patch side P, "
-            f"not {prediction.shape[-1]}"
-        )
-    if height % patch or width % patch:
-        raise InvalidInput(f"a patch of {patch} pixels does not divide an image of {height}x{width}")
-    if normalise and prediction.shape[-1] == 1:
-        raise InvalidInput("a patch of one value has no variance to be normalised by; give normalise=False")
-    patches = (height // patch) * (width // patch)
-    if hidden is not None and hidden.shape != prediction.shape[:2]:
-        raise InvalidInput(
-            f"hidden must be {tuple(prediction.shape[:2])}, one entry a row of prediction, "
-            f"not {tuple(hidden.shape)}"
-        )
-    if hidden is None or hidden.dtype == torch.bool:
-        if prediction.shape[1] != patches:
-            raise InvalidInput(
-                f"prediction must have a row for each of the {patches} patches, not {prediction.shape[1]}; "
-                "give hidden as patch numbers to predict fewer"
-            )
-    elif hidden.is_floating_point():
-        raise InvalidInput(f"hidden must be bool or integer, not {hidden.dtype}")
-    elif hidden.device.type == "cpu" and hidden.numel() and not torch.compiler.is_compiling():
-        low, high = int(hidden.min()), int(hidden.max())
-        if low < 0 or high >= patches:
-            raise InvalidInput(f"hidden must name patches 0 to {patches - 1}, not {low if low < 0 else high}")

@@ -1,0 +1,108 @@
+"""What the two likelihoods share: rows that predict targets, which of them count, and their reduction."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from imagen_fast.errors import InvalidInput
+from imagen_fast.ops.functional.checks import FLOATS
+from imagen_fast.ops.reference import counting, has_value
+
+
+class Predicted(NamedTuple):
+    """Views of what was given, in groups: all dimensions but the last two of `hidden` are one."""
+
+    hidden: Tensor  # [G, M, E]
+    target: Tensor  # [G, M]
+    keep: Tensor | None  # [G, M]
+    shape: torch.Size  # of the targets that are predicted
+
+
+def predicted_rows(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    keep: Tensor | None,
+    shift: int,
+    ignore_index: int,
+    levels: int,
+    reduction: str,
+) -> Predicted:
+    """Check the tensors, and lay out which row of `hidden` predicts which target.
+
+    Raises:
+        InvalidInput: they do not fit together.
+    """
+    if reduction not in ("none", "mean", "sum"):
+        raise InvalidInput(f"reduction must be 'none', 'mean' or 'sum', not {reduction!r}")
+    if hidden.dim() < 1 or weight.dim() != 2 or hidden.shape[-1] != weight.shape[1]:
+        raise InvalidInput(
+            "hidden must be [..., E] and weight [V, E] with one E, not "
+            f"{tuple(hidden.shape)} and {tuple(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise InvalidInput(f"bias must be [{len(weight)}], one a row of weight, not {tuple(bias.shape)}")
+    kinds = {x.dtype for x in (hidden, weight, bias) if x is not None}
+    if len(kinds) != 1 or hidden.dtype not in FLOATS:
+        names = ", ".join(sorted(str(kind) for kind in kinds))
+        raise InvalidInput(f"hidden, weight and bias must be of one floating-point type, not {names}")
+    if target.is_floating_point() or target.dtype == torch.bool:
+        raise InvalidInput(f"target must be integer, not {target.dtype}")
+    if target.shape != hidden.shape[:-1]:
+        raise InvalidInput(
+            f"target must be {tuple(hidden.shape[:-1])}, one a row of hidden, not {tuple(target.shape)}"
+        )
+    if keep is not None and (keep.dtype != torch.bool or keep.shape != target.shape):
+        raise InvalidInput(f"keep must be bool {tuple(target.shape)}, not {keep.dtype} {tuple(keep.shape)}")
+    if len({x.device for x in (hidden, weight, bias, target, keep) if x is not None}) != 1:
+        raise InvalidInput("hidden, weight, bias, target and keep must be on one device")
+    if hidden.dim() == 1:
+        hidden, target, keep = hidden[None], target[None], None if keep is None else keep[None]
+        shape = torch.Size()
+        if shift:
+            raise InvalidInput("shift needs a sequence: hidden [..., N, E]")
+    else:
+        length = target.shape[-1]
+        if not 0 <= shift <= length:
+            raise InvalidInput(f"shift must be 0 to the {length} elements of the sequence, not {shift}")
+        hidden, target = hidden[..., : length - shift, :], target[..., shift:]
+        keep = None if keep is None else keep[..., shift:]
+        shape = target.shape
+
+    def grouped(x: Tensor, last: int) -> Tensor:
+        return x.flatten(0, -last - 2) if x.dim() > last + 1 else x[None]
+
+    rows = Predicted(
+        grouped(hidden, 1), grouped(target, 0), None if keep is None else grouped(keep, 0), shape
+    )
+    if target.dtype in (torch.uint16, torch.uint32, torch.uint64):  # of which PyTorch compares nothing
+        rows = rows._replace(target=rows.target.long())
+    _check_range(rows, ignore_index, levels)
+    return rows
+
+
+def _check_range(rows: Predicted, ignore_index: int, levels: int) -> None:
+    target = rows.target
+    if target.device.type != "cpu" or torch.compiler.is_compiling() or not target.numel():
+        return
+    low, high = (int(x) for x in target.aminmax())
+    if low >= 0 and high < levels:
+        return
+    wrong = ((target < 0) | (target >= levels)) & counting(target, rows.keep, ignore_index)
+    if bool(wrong.any()):
+        raise InvalidInput(f"targets must be 0 to {levels - 1}, not {int(target[wrong][0])}")
+
+
+def reduce(loss: Tensor, rows: Predicted, ignore_index: int, reduction: str) -> Tensor:
+    """The sum of all rows' losses, or each row's [G, M], as the caller wants it."""
+    if reduction == "none":
+        return loss.view(rows.shape)
+    if reduction == "sum":
+        return loss
+    if rows.keep is None and not has_value(rows.target.dtype, ignore_index):
+        return loss / max(rows.target.numel(), 1)  # all of them count
+    return loss / counting(rows.target, rows.keep, ignore_index).sum().clamp(min=1)
