@@ -30,7 +30,7 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         height, width = self.image_size
-        _positive(embed_dim=self.embed_dim, depth=self.depth, heads=self.heads, channels=self.channels)
+        positive(embed_dim=self.embed_dim, depth=self.depth, heads=self.heads, channels=self.channels)
         if self.patch_size < 1 or height % self.patch_size or width % self.patch_size:
             raise InvalidInput(
                 f"a patch of {self.patch_size} pixels does not divide an image of {height}x{width}"
@@ -79,7 +79,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("full", "cross"):
             raise InvalidInput(f"the decoder must be 'full' or 'cross', not {self.kind!r}")
-        _positive(decoder_dim=self.embed_dim, decoder_depth=self.depth, decoder_heads=self.heads)
+        positive(decoder_dim=self.embed_dim, decoder_depth=self.depth, decoder_heads=self.heads)
         if self.embed_dim % self.heads:
             raise InvalidInput(f"{self.heads} heads do not divide a decoder width of {self.embed_dim}")
         if self.embed_dim % 4:
@@ -89,7 +89,7 @@ class DecoderConfig:
         return asdict(self)
 
 
-def _positive(**numbers: int) -> None:
+def positive(**numbers: int) -> None:
     for name, value in numbers.items():
         if value < 1:
             raise InvalidInput(f"{name.replace('_', ' ')} must be at least 1, not {value}")

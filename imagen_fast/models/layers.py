@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from imagen_fast.ops import Visible, masked_patch_attention
+from imagen_fast.models.cache import Cache
+from imagen_fast.ops import OnGrid, Visible, causal_pixel_attention, masked_patch_attention
 from imagen_fast.ops.layer_norm import layer_norm
 from imagen_fast.ops.linear import linear
 
@@ -20,6 +23,23 @@ class LayerNorm(nn.LayerNorm):
         return layer_norm(x, self.weight, self.bias, self.eps)
 
 
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), the approximation of GELU that ImageGPT and CLIP were trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+NormName = Literal["layer", "rms"]
+ActivationName = Literal["gelu", "quick_gelu"]
+NORMS = {"layer": LayerNorm, "rms": nn.RMSNorm}
+ACTIVATIONS = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
+
+
+Context = Visible | OnGrid | Cache | None
+"""Who attends to whom: patches that hide, pixels in generation order, all at once or step by step, or all."""
+
+
 class Attention(nn.Module):
     """Multi-head self-attention on a fused qkv projection, whose views go to the kernel without a copy."""
 
@@ -29,9 +49,16 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
 
-    def forward(self, x: Tensor, context: Visible | None = None, first: int = 0) -> Tensor:
-        """[B, N, E] -> [B, N - first, E]: the outputs of tokens `first` and later, which attend to all."""
+    def forward(self, x: Tensor, context: Context = None, first: int = 0) -> Tensor:
+        """[B, N, E] -> [B, N - first, E]: the outputs of tokens `first` and later, which attend to all.
+
+        In generation order all tokens are asked for: `first` is then 0.
+        """
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [B, N, H, D] each
+        if isinstance(context, OnGrid):
+            return self.proj(causal_pixel_attention(q, k, v, context.grid, context.context).flatten(-2))
+        if isinstance(context, Cache):
+            return self.proj(context.attend(q, k, v).flatten(-2))
         return self.proj(masked_patch_attention(q[:, first:], k, v, context).flatten(-2))
 
 
@@ -52,10 +79,10 @@ class CrossAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, activation: ActivationName = "gelu") -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden)
-        self.act = nn.GELU()
+        self.act = ACTIVATIONS[activation]()
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,15 +106,24 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float, eps: float, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        mlp_ratio: float,
+        eps: float,
+        drop_path: float = 0.0,
+        norm: NormName = "layer",
+        activation: ActivationName = "gelu",
+    ) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(dim, eps=eps)
+        self.norm1 = NORMS[norm](dim, eps=eps)
         self.attn = Attention(dim, heads)
-        self.norm2 = LayerNorm(dim, eps=eps)
-        self.mlp = Mlp(dim, round(dim * mlp_ratio))
+        self.norm2 = NORMS[norm](dim, eps=eps)
+        self.mlp = Mlp(dim, round(dim * mlp_ratio), activation)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, context: Visible | None = None, first: int = 0) -> Tensor:
+    def forward(self, x: Tensor, context: Context = None, first: int = 0) -> Tensor:
         """[B, N, E] -> [B, N - first, E]: of a last block of which no more is read, the exact outputs."""
         x = x[:, first:] + self.drop_path(self.attn(self.norm1(x), context, first))
         return x + self.drop_path(self.mlp(self.norm2(x)))

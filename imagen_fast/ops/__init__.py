@@ -1,6 +1,6 @@
 """Public functional operations: each with a plain reference, a CPU and a Triton back-end."""
 
-from imagen_fast.ops.contexts import CausalContext, Neighbourhood, Quadrant, Raster, Rows, Visible
+from imagen_fast.ops.contexts import CausalContext, Neighbourhood, OnGrid, Quadrant, Raster, Rows, Visible
 from imagen_fast.ops.dispatch import BACKENDS, use_backend
 from imagen_fast.ops.functional import (
     causal_pixel_attention,
@@ -16,6 +16,7 @@ __all__ = [
     "BACKENDS",
     "CausalContext",
     "Neighbourhood",
+    "OnGrid",
     "Quadrant",
     "Raster",
     "Rotary",

@@ -288,6 +288,13 @@ class Neighbourhood:
 CausalContext = Raster | Quadrant | Neighbourhood
 
 
+class OnGrid(NamedTuple):
+    """A causal context and the grid (height, width) that it is on: what a block of a model needs to know."""
+
+    context: CausalContext
+    grid: tuple[int, int]
+
+
 def _window(grid: tuple[int, int], above: int, left: int, right: int, prefix: int) -> Window:
     height, width = grid
     if height < 0 or width < 0:

@@ -206,13 +206,18 @@ def pixel_logistic_mixture(
     ignore_index: int,
     levels: int,
 ) -> Tensor:
-    """The loss of each row [G, M] of `hidden` [G, M, E]; 0 where it does not count.
+    """The loss of each row [G, M] of `hidden` [G, M, E]; 0 where it does not count."""
+    hidden, target, counts = _counted(hidden, target, keep, ignore_index)
+    mixture = _wide(torch.nn.functional.linear(hidden, weight, bias))
+    return torch.where(counts, -logistic_mixture(mixture, target, levels), 0)
+
+
+def logistic_mixture(mixture: Tensor, target: Tensor, levels: int) -> Tensor:
+    """log p(target) [...] of discretised mixtures of logistics [..., 3 K].
 
     A bin's probability S(a) - S(b), a > b, is taken as S(a) S(-b) (1 - exp(b - a)), which loses no digits.
     """
-    hidden, target, counts = _counted(hidden, target, keep, ignore_index)
-    mixture = _wide(torch.nn.functional.linear(hidden, weight, bias))
-    share, mean, log_scale = mixture.unflatten(-1, (3, -1)).unbind(-2)  # [G, M, K]
+    share, mean, log_scale = mixture.unflatten(-1, (3, -1)).unbind(-2)  # [..., K]
     inverse = (-log_scale.clamp(min=LEAST_LOG_SCALE)).exp()
     half = 1 / (levels - 1)
     x = 2 * half * target.to(mean.dtype)[..., None] - 1
@@ -222,8 +227,7 @@ def pixel_logistic_mixture(
     inside = below + above + torch.log(-torch.expm1(-2 * half * inverse))
     first, last = (target == 0)[..., None], (target == levels - 1)[..., None]
     log_bin = torch.where(first, below, torch.where(last, above, inside))
-    loss = -(share.log_softmax(-1) + log_bin).logsumexp(-1)
-    return torch.where(counts, loss, 0)
+    return (share.log_softmax(-1) + log_bin).logsumexp(-1)
 
 
 LEAST_LOG_SCALE = -7.0
