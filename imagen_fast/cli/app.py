@@ -60,7 +60,7 @@ def root(
 @app.command()
 @takes(PretrainSettings)
 def pretrain(settings: PretrainSettings) -> None:
-    """Train a masked autoencoder on pictures without labels."""
+    """Train a backbone on pictures without labels: fill in, predict the next, or both."""
     from imagen_fast.tasks.pretrain import pretrain as task
 
     with _stopping():
@@ -68,8 +68,8 @@ def pretrain(settings: PretrainSettings) -> None:
     if settings.quiet:
         return
     _tell_fitted(result.fitted)
-    if result.evaluation is not None:
-        e = result.evaluation
+    e = result.evaluation
+    if e is not None and "knn" in e:
         print(
             f"k-NN {e['knn']:.1%}, linear probe {e['linear']:.1%} "
             f"({e['heldout_images']} held-out images, {e['classes']} classes)"
@@ -121,6 +121,53 @@ def predict(
         for prediction in result.predictions:
             ranked = "  ".join(f"{name} {probability:.1%}" for name, probability in prediction.classes)
             print(f"{prediction.path}: {ranked}")
+    for path, reason in result.failed:
+        print(f"error: {path} cannot be read: {reason}", file=sys.stderr)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def generate(
+    run: RunFolder,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Files, and folders, to complete.  \\[default: held-out images of the run's data]"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder for the pictures.  \\[default: RUN/generated]")
+    ] = None,
+    new: Annotated[int, typer.Option(help="New images to draw.", min=0)] = 16,
+    complete: Annotated[
+        int, typer.Option(help="Images of the run's data to complete, where none are given.", min=0)
+    ] = 8,
+    keep: Annotated[float, typer.Option(help="Share of the rows that is given, from the top.")] = 0.5,
+    temperature: Annotated[float, typer.Option(help="Divides the logits; 0: the likeliest value.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw among so many of the likeliest values.")] = None,
+    top_p: Annotated[float, typer.Option(help="Draw among the likeliest that make up so much.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.", min=0)] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images at a time; it changes none of them.", min=1)] = 16,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+) -> None:
+    """Draw images with a causal run: new ones, and the lower half of given ones."""
+    from imagen_fast.models.sampling import Choice
+    from imagen_fast.tasks.generation import generate_images as task
+
+    result = task(
+        run,
+        images or (),
+        out=out,
+        new=new,
+        complete=complete,
+        keep=keep,
+        choice=Choice(temperature, top_k, top_p),
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+    )
+    print(f"{result.new} new images and {result.completed} completed ones are in {result.folder}")
     for path, reason in result.failed:
         print(f"error: {path} cannot be read: {reason}", file=sys.stderr)
     if result.failed:

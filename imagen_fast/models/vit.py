@@ -11,7 +11,7 @@ from imagen_fast.errors import InvalidInput
 from imagen_fast.models.config import ViTConfig
 from imagen_fast.models.layers import Block, LayerNorm, initialise
 from imagen_fast.models.positions import sincos_positions
-from imagen_fast.ops import Visible
+from imagen_fast.ops import OnGrid, Raster, Visible
 
 
 class PatchEmbed(nn.Module):
@@ -99,6 +99,22 @@ class VisionTransformer(nn.Module):
         for block in self.blocks:
             x = block(x, context)
         return self.norm(x)
+
+    def predictive_features(self, image: Tensor) -> Tensor:
+        """Normalised tokens [B, N, E] in raster order: token n knows the patches before n.
+
+        The sequence is the class token and all patches but the last; each attends to itself and to those
+        before it, as in AIM (El-Nouby et al. 2024).
+        """
+        x = self.embed(image)[:, :-1]
+        context = OnGrid(Raster(), self.config.grid)
+        for block in self.blocks:
+            x = block(x, context)
+        return self.norm(x)
+
+    def mean_features(self, image: Tensor) -> Tensor:
+        """[B, C, H, W], normalised -> [B, E]: the mean over patches."""
+        return self.forward_features(image)[:, 1:].mean(1)
 
     def pool(self, tokens: Tensor) -> Tensor:
         """[B, 1 + n, E] -> [B, E], as `config.pool` says."""

@@ -1,7 +1,18 @@
 """Objectives: from a batch to a loss."""
 
+from imagen_fast.objectives.causal import CausalObjective
 from imagen_fast.objectives.classification import ClassificationObjective
+from imagen_fast.objectives.joint import JointObjective, Weights
 from imagen_fast.objectives.masked import MaskedConfig, MaskedObjective
 from imagen_fast.objectives.output import Objective, Output
 
-__all__ = ["ClassificationObjective", "MaskedConfig", "MaskedObjective", "Objective", "Output"]
+__all__ = [
+    "CausalObjective",
+    "ClassificationObjective",
+    "JointObjective",
+    "MaskedConfig",
+    "MaskedObjective",
+    "Objective",
+    "Output",
+    "Weights",
+]

@@ -12,14 +12,10 @@ from torch import Tensor, nn
 from imagen_fast.data import Batch
 from imagen_fast.data.masks import Masks, blockwise_masks, keep_hidden, random_masks
 from imagen_fast.errors import InvalidInput
-from imagen_fast.models import DecoderConfig, MaskedAutoencoder, ViTConfig
+from imagen_fast.models import DecoderConfig, MaskedAutoencoder, PixelHead, ViTConfig
+from imagen_fast.models.pixel_symbols import pixel_levels
 from imagen_fast.objectives.output import Output
-from imagen_fast.objectives.pixels import (
-    PixelHead,
-    PixelNormalizer,
-    pixel_levels,
-    pixel_negative_log_likelihood,
-)
+from imagen_fast.objectives.pixels import PixelNormalizer
 from imagen_fast.ops import masked_pixel_mse
 from imagen_fast.ops.patches import chosen_patches
 
@@ -119,5 +115,5 @@ class MaskedObjective(nn.Module):
         target = pixel_levels(
             chosen_patches(images, self.model.encoder.config.patch_size, masks.hidden), self.config.levels
         )
-        loss = pixel_negative_log_likelihood(head.hidden(features), head.levels, target)
+        loss = head.loss(features, target)
         return Output(loss, {"bits_per_dim": loss.detach() / math.log(2)})

@@ -1,7 +1,7 @@
 """The backbone by itself: what pretraining leaves for every task after it.
 
-`encoder.safetensors` holds float32 weights under timm's names, `encoder.json` the shapes and the statistics
-of the data it was trained on.
+`encoder.safetensors` holds float32 weights (of a vision transformer under timm's names), `encoder.json` the
+shapes and the statistics of the data it was trained on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imagen_fast.errors import CheckpointError
-from imagen_fast.models import VisionTransformer, ViTConfig
+from imagen_fast.models import Backbone, backbone_config, build_backbone
 from imagen_fast.train import load_into, load_weights
 from imagen_fast.train.checkpoint import write_atomically
 
@@ -25,17 +25,18 @@ Statistics = tuple[float, ...]
 WEIGHTS, SHAPES = "encoder.safetensors", "encoder.json"
 
 
-def save_backbone(folder: str | Path, vit: VisionTransformer, mean: Statistics, std: Statistics) -> Path:
+def save_backbone(folder: str | Path, backbone: Backbone, mean: Statistics, std: Statistics) -> Path:
     """Write the backbone without its head; returns the file of its weights."""
     folder = Path(folder)
-    weights = {name: value for name, value in vit.state_dict().items() if not name.startswith("head.")}
-    about = {"config": vit.config.to_dict(), "mean": mean, "std": std, "channels": vit.config.channels}
+    weights = {name: value for name, value in backbone.state_dict().items() if not name.startswith("head.")}
+    config = backbone.config
+    about = {"config": config.to_dict(), "mean": mean, "std": std, "channels": config.channels}
     write_weights(folder / WEIGHTS, weights)
     write_atomically(folder / SHAPES, json.dumps(about, indent=2) + "\n")
     return folder / WEIGHTS
 
 
-def load_backbone(path: str | Path) -> tuple[VisionTransformer, Statistics, Statistics]:
+def load_backbone(path: str | Path) -> tuple[Backbone, Statistics, Statistics]:
     """The backbone of a run's folder (or of its `encoder.safetensors`), with the mean and std of its data.
 
     Raises:
@@ -46,13 +47,13 @@ def load_backbone(path: str | Path) -> tuple[VisionTransformer, Statistics, Stat
         raise CheckpointError(f"{path} holds no pretrained backbone: {file} does not exist")
     about = read_json(file.with_name(SHAPES))
     try:
-        config = ViTConfig.from_dict(about["config"])
+        config = backbone_config(about["config"])
         mean, std = tuple(about["mean"]), tuple(about["std"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file.with_name(SHAPES)} describes no backbone: {error}") from error
-    vit = VisionTransformer(config)
-    load_into(vit, load_weights(file), str(file))
-    return vit, mean, std
+    backbone = build_backbone(config)
+    load_into(backbone, load_weights(file), str(file))
+    return backbone, mean, std
 
 
 def write_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -14,10 +14,16 @@ from torch import nn
 from imagen_fast.data import Augmentation, Loader, NoLabels, Source, few_per_class, open_source, split
 from imagen_fast.data.augment import fixed_view
 from imagen_fast.errors import InvalidInput, MissingPackage
-from imagen_fast.models import VisionTransformer, ViTConfig, vit_config
+from imagen_fast.models import (
+    Backbone,
+    BackboneConfig,
+    ClassifierModel,
+    ViTConfig,
+    build_classifier,
+    vit_config,
+)
 from imagen_fast.models.positions import resize_positions
 from imagen_fast.objectives import ClassificationObjective
-from imagen_fast.objectives.pixels import PixelNormalizer
 from imagen_fast.tasks.backbone import load_backbone
 from imagen_fast.tasks.classifier import Classifier, ClassifierConfig, best_so_far, save_best
 from imagen_fast.tasks.pictures import draw_confusion, draw_curves
@@ -87,15 +93,15 @@ class Plan:
     settings: FinetuneSettings
     train: Source
     val: Source
-    vit: ViTConfig
-    pretrained: tuple[VisionTransformer, tuple[float, ...], tuple[float, ...]] | None
+    backbone: BackboneConfig
+    pretrained: tuple[Backbone, tuple[float, ...], tuple[float, ...]] | None
     device: torch.device
     dtype: torch.dtype
 
     def loader(self, source: Source, augment: Augmentation | None = None) -> Loader:
         s = self.settings
         assert s.batch_size is not None
-        side, channels = self.vit.image_size[0], self.vit.channels
+        side, channels = self.backbone.image_size[0], self.backbone.channels
         return Loader(source, s.batch_size, side, augment, s.seed, threads=s.threads, channels=channels)
 
 
@@ -128,14 +134,16 @@ def plan(settings: FinetuneSettings) -> Plan:
     side = settings.image_size
     if known is None:
         side = side or source.native_size or FOLDER_IMAGE_SIZE
-        vit = vit_config(model, patch_size=settings.patch_size or patch, channels=source.channels)
+        known = vit_config(model, patch_size=settings.patch_size or patch, channels=source.channels)
     else:
-        side, vit = side or known.image_size[0], known
-    vit = replace(vit, image_size=(side, side), pool="avg")
+        side = side or known.image_size[0]
+    backbone = replace(known, image_size=(side, side))
+    if isinstance(backbone, ViTConfig):
+        backbone = replace(backbone, pool="avg")
     batch = settings.batch_size or BATCH_SIZE
     layer_decay = settings.layer_decay
     if layer_decay is None:
-        layer_decay = LAYER_DECAY if known is not None and vit.depth >= DEEP else 1.0
+        layer_decay = LAYER_DECAY if pretrained is not None and backbone.depth >= DEEP else 1.0
     device = choose_device(settings.device)
     dtype = working_type(settings.precision, device)
     name = f"{Path(origin).name}-finetune" if origin is not None else f"{model}-scratch"
@@ -144,8 +152,8 @@ def plan(settings: FinetuneSettings) -> Plan:
         data=data,
         from_run=SCRATCH if origin is None else str(Path(origin).resolve()),
         out=settings.out or default_folder(data, name),
-        model=model if known is None else None,
-        patch_size=vit.patch_size if known is None else None,
+        model=model if pretrained is None else None,
+        patch_size=backbone.patch_size if pretrained is None else None,
         steps=total_steps(settings, len(train), batch),
         batch_size=batch,
         precision="bf16" if dtype == torch.bfloat16 else "fp32",
@@ -155,7 +163,7 @@ def plan(settings: FinetuneSettings) -> Plan:
         layer_decay=layer_decay,
         augment=settings.mode == "full" if settings.augment is None else settings.augment,
     )
-    return Plan(settings, train, val, vit, pretrained, device, dtype)
+    return Plan(settings, train, val, backbone, pretrained, device, dtype)
 
 
 def finetune(settings: FinetuneSettings) -> FinetuneResult:
@@ -213,7 +221,7 @@ def finetune(settings: FinetuneSettings) -> FinetuneResult:
                 run=run,
                 resume=resume,
                 logs=logs,
-                lr_scale=layer_scale(p.vit.depth, s.layer_decay),
+                lr_scale=layer_scale(p.backbone.depth, s.layer_decay),
                 after_step=watch,
                 title="fine-tuning",
                 quiet=s.quiet,
@@ -232,7 +240,7 @@ def layer_scale(depth: int, decay: float) -> Callable[[str], float]:
         parts = name.split(".")
         if "blocks" in parts:
             layer = int(parts[parts.index("blocks") + 1]) + 1
-        elif any(part in ("patch_embed", "cls_token", "pos_embed") for part in parts):
+        elif any(part in ("patch_embed", "cls_token", "pos_embed", "embed") for part in parts):
             layer = 0
         else:
             layer = depth + 1
@@ -249,8 +257,8 @@ class _Evaluation:
     """
 
     plan: Plan
-    model: VisionTransformer  # takes the weights in turn
-    normalize: PixelNormalizer
+    model: ClassifierModel  # takes the weights in turn
+    normalize: nn.Module
     loader: Loader
     held: Loader
     run: Run
@@ -314,18 +322,18 @@ def _parts(settings: FinetuneSettings, source: Source) -> tuple[Source, Source]:
 def _describe(p: Plan, loader: Loader) -> ClassifierConfig:
     assert p.train.classes is not None
     mean, std = (loader.mean, loader.std) if p.pretrained is None else p.pretrained[1:]
-    return ClassifierConfig(p.vit, p.train.classes, mean, std, fixed_view(p.val).share)
+    return ClassifierConfig(p.backbone, p.train.classes, mean, std, fixed_view(p.val).share)
 
 
-def _model(p: Plan, classes: int) -> VisionTransformer:
+def _model(p: Plan, classes: int) -> ClassifierModel:
     """The classifier as training begins, new or on the pretrained backbone; mode `head` freezes the rest."""
     s = p.settings
-    model = VisionTransformer(p.vit, num_classes=classes, drop_path=s.drop_path if s.mode == "full" else 0.0)
+    model = build_classifier(p.backbone, classes, s.drop_path if s.mode == "full" else 0.0)
     if p.pretrained is None:
         return model
     backbone = p.pretrained[0]
     weights = backbone.state_dict()
-    weights["pos_embed"] = resize_positions(weights["pos_embed"], backbone.config.grid, p.vit.grid)
+    weights["pos_embed"] = resize_positions(weights["pos_embed"], backbone.config.grid, p.backbone.grid)
     # The norm over tokens gives way to one over their mean, which is new, as is the head.
     new = ("fc_norm", "head")
     own = model.state_dict()
@@ -337,7 +345,7 @@ def _model(p: Plan, classes: int) -> VisionTransformer:
 
 
 @torch.no_grad()
-def _standardise(model: VisionTransformer, normalize: PixelNormalizer, loader: Loader) -> None:
+def _standardise(model: ClassifierModel, normalize: nn.Module, loader: Loader) -> None:
     """Let the last norm begin as a standardisation of the features of the loader's images.
 
     Averaged tokens are nearly the same for every image: the head would spend most of a short training on
@@ -347,9 +355,7 @@ def _standardise(model: VisionTransformer, normalize: PixelNormalizer, loader: L
     model.eval()
     features = torch.cat(
         [
-            nn.functional.layer_norm(
-                model.forward_features(normalize(batch.images))[:, 1:].mean(1), (model.config.embed_dim,)
-            )
+            nn.functional.layer_norm(model.mean_features(normalize(batch.images)), (model.config.embed_dim,))
             for batch in loader.once()
         ]
     )

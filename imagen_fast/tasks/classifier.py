@@ -19,8 +19,8 @@ from torch import Tensor
 
 from imagen_fast.data import Batch
 from imagen_fast.errors import CheckpointError
-from imagen_fast.models import VisionTransformer, ViTConfig
-from imagen_fast.objectives.pixels import PixelNormalizer
+from imagen_fast.models import BackboneConfig, backbone_config, build_classifier
+from imagen_fast.objectives.pixels import inputs_of
 from imagen_fast.tasks.backbone import read_json, write_weights
 from imagen_fast.train import load_into, load_weights
 from imagen_fast.train.checkpoint import write_atomically
@@ -37,14 +37,15 @@ class ClassifierConfig:
         crop: the evaluation's view: the shorter side resized to image size / `crop`, then the central square.
     """
 
-    vit: ViTConfig
+    backbone: BackboneConfig
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop: float
 
     def save(self, folder: Path) -> None:
-        write_atomically(folder / ABOUT, json.dumps(asdict(self), indent=2) + "\n")
+        about = {**asdict(self), "backbone": self.backbone.to_dict()}
+        write_atomically(folder / ABOUT, json.dumps(about, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> ClassifierConfig:
@@ -52,9 +53,9 @@ class ClassifierConfig:
             raise CheckpointError(f"{folder} holds no classifier: {folder / ABOUT} does not exist")
         about = read_json(folder / ABOUT)
         try:
-            vit = ViTConfig.from_dict(about["vit"])
+            backbone = backbone_config(about["backbone"])
             classes, mean, std = (tuple(about[name]) for name in ("classes", "mean", "std"))
-            return cls(vit, classes, mean, std, float(about["crop"]))
+            return cls(backbone, classes, mean, std, float(about["crop"]))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder / ABOUT} describes no classifier: {error}") from error
 
@@ -87,10 +88,10 @@ class Classifier:
         """
         folder = Path(folder)
         self.config = ClassifierConfig.load(folder)
-        self.model = VisionTransformer(self.config.vit, num_classes=len(self.config.classes))
+        self.model = build_classifier(self.config.backbone, len(self.config.classes))
         load_into(self.model, load_weights(folder / BEST), str(folder / BEST))
         self.model.to(device).eval()
-        self.normalize = PixelNormalizer(self.config.mean, self.config.std).to(device)
+        self.normalize = inputs_of(self.config.backbone, self.config.mean, self.config.std).to(device)
         self.device = device
 
     @torch.inference_mode()

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.models import DecoderConfig, MaskedAutoencoder, ViTConfig
+from imagen_fast.models import Backbone, DecoderConfig, MaskedAutoencoder, VisionTransformer, ViTConfig
 from imagen_fast.models.convert import save_timm, save_vitmae
 from imagen_fast.tasks.backbone import load_backbone
 from imagen_fast.tasks.classifier import ABOUT, Classifier
@@ -39,11 +39,14 @@ def export(run: str | Path, format: str, out: str | Path) -> str:
 def _to_timm(run: Path, out: Path) -> str:
     if (run / ABOUT).exists():
         classifier = Classifier(run, torch.device("cpu"))
-        model, pool, classes = classifier.model, "avg", len(classifier.config.classes)
+        found: Backbone = classifier.model
+        pool, classes = "avg", len(classifier.config.classes)
     else:
-        model, pool, classes = load_backbone(run)[0], "token", 0
-    save_timm(model, out)
-    c = model.config
+        found, pool, classes = load_backbone(run)[0], "token", 0
+    if not isinstance(found, VisionTransformer):
+        raise InvalidInput(f"timm has no pixel transformer, and {run} holds one")
+    save_timm(found, out)
+    c = found.config
     shape = (
         f"img_size={c.image_size}, patch_size={c.patch_size}, in_chans={c.channels}, depth={c.depth}, "
         f"embed_dim={c.embed_dim}, num_heads={c.heads}, num_classes={classes}, global_pool={pool!r}"
@@ -59,6 +62,8 @@ def _to_vitmae(run: Path, out: Path) -> str:
         raise InvalidInput(
             f"only a pretraining run can be written for ViTMAE, and {run} is a {config.get('kind')} run"
         )
+    if "decoder" not in config:
+        raise InvalidInput(f"ViTMAE is a masked autoencoder, and {run} was trained with the causal objective")
     if config["objective"]["loss"] != "mse":
         raise InvalidInput(
             f"ViTMAE predicts pixels, and {run} was trained with the {config['objective']['loss']} loss; "

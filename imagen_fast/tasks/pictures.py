@@ -27,11 +27,38 @@ def draw_reconstructions(path: Path, images: Tensor, hidden: Tensor, rebuilt: Te
     """
     whole = _colours(images.float() / 255)
     masked = np.where(hidden.permute(0, 2, 3, 1).numpy(), np.array(HIDDEN_COLOUR), whole)
-    rows = (("input", whole), ("masked", masked), ("reconstruction", _colours(rebuilt)))
+    _draw_rows(path, {"input": whole, "masked": masked, "reconstruction": _colours(rebuilt)})
+
+
+def draw_completions(path: Path, images: Tensor, known: int, completed: Tensor) -> None:
+    """Three rows: the rows of pixels that were given, the rest drawn by the model, and the true image.
+
+    Args:
+        images, completed: uint8 [B, C, H, W].
+        known: how many rows of pixels, from the top, were given.
+    """
+    whole = _colours(images.float() / 255)
+    given = whole.copy()
+    given[:, known:] = HIDDEN_COLOUR
+    _draw_rows(path, {"given": given, "completed": _colours(completed.float() / 255), "true": whole})
+
+
+def draw_grid(path: Path, images: Tensor, columns: int) -> None:
+    """uint8 images [B, C, H, W] side by side, `columns` a row."""
+    shown = _colours(images.float() / 255)
+    missing = -len(shown) % columns
+    blank = np.ones((missing, *shown.shape[1:]), shown.dtype)
+    rows = np.concatenate([shown, blank]).reshape(-1, columns, *shown.shape[1:])
+    _draw_rows(path, {str(number): row for number, row in enumerate(rows)}, named=False)
+
+
+def _draw_rows(path: Path, rows: dict[str, np.ndarray], named: bool = True) -> None:
+    """Rows of pictures [n, H, W, 3], each row with its name."""
     cell = 1.25  # inches
-    figure = _figure(cell * len(images) + 0.35, cell * len(rows) + 0.1)
-    axes = figure.subplots(len(rows), len(images), squeeze=False)
-    for line, (name, pictures) in zip(axes, rows, strict=True):
+    columns = max(len(pictures) for pictures in rows.values())
+    figure = _figure(cell * columns + 0.35 * named, cell * len(rows) + 0.1)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
         for axis, picture in zip(line, pictures, strict=True):
             # Nearest: a digit of eight pixels stays eight pixels.
             axis.imshow(picture, interpolation="nearest", vmin=0, vmax=1)
@@ -39,7 +66,8 @@ def draw_reconstructions(path: Path, images: Tensor, hidden: Tensor, rebuilt: Te
             axis.set_yticks([])
             for edge in axis.spines.values():
                 edge.set_visible(False)
-        line[0].set_ylabel(name, fontsize=9)
+        if named:
+            line[0].set_ylabel(name, fontsize=9)
     _save(figure, path)
 
 

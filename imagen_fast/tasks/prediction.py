@@ -56,33 +56,44 @@ def predict(
         raise InvalidInput(f"top k and the batch size must be at least 1, not {top_k} and {batch_size}")
     classifier = Classifier(run, choose_device(device))
     config = classifier.config
-    view, side = CenterCrop(config.crop), config.vit.image_size[0]
+    backbone = config.backbone
+    found = read_images(
+        images, CenterCrop(config.crop), backbone.image_size[0], backbone.channels, batch_size
+    )
+    result = Predictions([], [])
+    while part := list(islice(found, batch_size)):
+        good = [(path, pixels) for path, pixels in part if not isinstance(pixels, str)]
+        result.failed.extend((str(path), why) for path, why in part if isinstance(why, str))
+        if not good:
+            continue
+        stacked = torch.from_numpy(np.stack([pixels for _, pixels in good]))
+        best = classifier.probabilities(stacked).topk(min(top_k, len(config.classes)), dim=1)
+        for (path, _), values, labels in zip(good, best.values.tolist(), best.indices.tolist(), strict=True):
+            named = [(config.classes[c], value) for c, value in zip(labels, values, strict=True)]
+            result.predictions.append(Prediction(str(path), named))
+    return result
+
+
+def read_images(
+    images: Iterable[str | Path], view: CenterCrop, side: int, channels: int, ahead: int = 64
+) -> Iterator[tuple[Path, np.ndarray | str]]:
+    """Of each file, and each image of each folder, its pixels uint8 [C, H, W], or why they cannot be read.
+
+    Args:
+        ahead: files that are read at a time, by several threads.
+    """
 
     def read(path: Path) -> np.ndarray | str:
-        """uint8 [C, H, W], or why not."""
         try:
-            pixels = np.asarray(view.view(open_image(path.read_bytes(), config.vit.channels), side))
+            pixels = np.asarray(view.view(open_image(path.read_bytes(), channels), side))
         except (CorruptImage, OSError) as error:
             return getattr(error, "strerror", None) or str(error)
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
-    result = Predictions([], [])
     paths = _files(images)
     with ThreadPoolExecutor(thread_name_prefix="imagen-fast-data") as pool:
-        while part := list(islice(paths, batch_size)):
-            read_in = list(zip(part, pool.map(read, part), strict=True))
-            good = [(path, pixels) for path, pixels in read_in if not isinstance(pixels, str)]
-            result.failed.extend((str(path), why) for path, why in read_in if isinstance(why, str))
-            if not good:
-                continue
-            stacked = torch.from_numpy(np.stack([pixels for _, pixels in good]))
-            best = classifier.probabilities(stacked).topk(min(top_k, len(config.classes)), dim=1)
-            for (path, _), values, labels in zip(
-                good, best.values.tolist(), best.indices.tolist(), strict=True
-            ):
-                named = [(config.classes[c], value) for c, value in zip(labels, values, strict=True)]
-                result.predictions.append(Prediction(str(path), named))
-    return result
+        while part := list(islice(paths, ahead)):
+            yield from zip(part, pool.map(read, part), strict=True)
 
 
 def _files(images: Iterable[str | Path]) -> Iterator[Path]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from imagen_fast.data import Augmentation, Loader, Source, TooFewImages, split
 from imagen_fast.errors import MissingPackage
-from imagen_fast.models import DecoderConfig, ViTConfig, decoder_config, vit_config
-from imagen_fast.objectives import MaskedConfig, MaskedObjective
+from imagen_fast.objectives.pixels import inputs_of
 from imagen_fast.tasks.backbone import save_backbone
-from imagen_fast.tasks.pictures import draw_curves, draw_reconstructions
+from imagen_fast.tasks.pictures import draw_curves
 from imagen_fast.tasks.probe import HOLDOUT, SPLIT_SEED, evaluate_backbone
-from imagen_fast.tasks.reconstruction import hidden_pixels, reconstruct
+from imagen_fast.tasks.recipes import Recipe, recipe_for
 from imagen_fast.tasks.session import (
-    FOLDER_IMAGE_SIZE,
     FOLDER_PRESET,
     PRESETS,
     begin,
@@ -36,10 +35,12 @@ from imagen_fast.tasks.settings import PretrainSettings
 from imagen_fast.train import FitResult, Run, choose_device, fit, load_checkpoint, load_into, working_type
 
 KIND = "pretrain"
+PICTURE = {"masked": "reconstruction.png", "joint": "reconstruction.png", "causal": "completion.png"}
 SHOWN_IMAGES = 8
-# He et al. 2021, table 8; the learning rate is for a batch of 256.
-BASE_LR = 1.5e-4
+# He et al. 2021, table 8, for a batch of 256; and a rate between those of iGPT's sizes (Chen et al. 2020).
+BASE_LR, CAUSAL_LR = 1.5e-4, 1e-3
 BETAS = (0.9, 0.95)
+CAUSAL_HOLDOUT = 0.1
 
 
 @dataclass
@@ -50,8 +51,9 @@ class PretrainResult:
         folder: of the run: `encoder.safetensors`, pictures, logs, checkpoints.
         fitted: steps of this call, seconds, images/s, share of time that waited for data, last loss.
         failed: (path, reason) of the images that could not be read.
-        evaluation: `knn` and `linear` accuracy and what they rest on; None without labels.
-        notes: what was left out, and why.
+        evaluation: figures and what they rest on: bits per dimension of a causal model, `knn` and `linear`
+            accuracy where there are labels; None where there is neither.
+        notes: what was found, what was left out, and why.
     """
 
     folder: Path
@@ -68,19 +70,24 @@ class Plan:
     settings: PretrainSettings
     whole: Source  # with what is held out, for the evaluation
     source: Source
-    encoder: ViTConfig
-    decoder: DecoderConfig
-    masking: MaskedConfig
+    held: Source | None
+    recipe: Recipe
     device: torch.device
     dtype: torch.dtype
 
-    def objective(self, mean: tuple[float, ...], std: tuple[float, ...], **changes: Any) -> MaskedObjective:
-        masking = replace(self.masking, **changes)
-        return MaskedObjective(self.encoder, self.decoder, masking, mean, std, self.settings.seed)
+    def objective(self, loader: Loader) -> nn.Module:
+        return self.recipe.objective(loader.mean, loader.std, self.settings.seed)
 
-    def loader(self, batch_size: int, augment: Augmentation | None = None) -> Loader:
-        s = self.settings
-        return Loader(self.source, batch_size, self.encoder.image_size[0], augment, s.seed, threads=s.threads)
+    def loader(self, source: Source, batch_size: int, augment: Augmentation | None) -> Loader:
+        s, side = self.settings, self.recipe.backbone.image_size[0]
+        return Loader(source, batch_size, side, augment, s.seed, threads=s.threads)
+
+    @property
+    def augment(self) -> Augmentation | None:
+        """None: the views that suit the data."""
+        if self.settings.augment is None:
+            return self.recipe.augment
+        return None if self.settings.augment else Augmentation()
 
 
 def plan(settings: PretrainSettings) -> Plan:
@@ -90,58 +97,37 @@ def plan(settings: PretrainSettings) -> Plan:
         InvalidInput, DataError: a setting that cannot be; see the message.
     """
     data, whole = open_data(settings.data, settings.image_size)
-    source = split(whole, settings.holdout, seed=SPLIT_SEED)[0] if settings.holdout else whole
-    batch, model, patch = PRESETS.get(data, FOLDER_PRESET)
-    batch, model = settings.batch_size or batch, settings.model or model
-    side = settings.image_size or source.native_size or FOLDER_IMAGE_SIZE
-    encoder = vit_config(
-        model, image_size=(side, side), patch_size=settings.patch_size or patch, channels=source.channels
-    )
-    decoder = decoder_config(
-        model,
-        kind=settings.decoder,
-        embed_dim=settings.decoder_dim,
-        depth=settings.decoder_depth,
-        heads=settings.decoder_heads,
-    )
-    predict = settings.predict
-    if predict is None:
-        predict = 1.0 if decoder.kind == "full" else 1 / 3
-    masking = MaskedConfig(
-        mask_ratio=settings.mask_ratio,
-        mask=settings.mask,  # type: ignore[arg-type]
-        loss=settings.loss,  # type: ignore[arg-type]
-        predict=predict,
-        levels=source.levels if settings.levels is None else settings.levels,
-    )
+    causal = settings.objective == "causal"
+    holdout = settings.holdout
+    if holdout is None:
+        holdout = CAUSAL_HOLDOUT if causal else 0.0
+    source, held = split(whole, holdout, seed=SPLIT_SEED) if holdout else (whole, None)
+    recipe = recipe_for(settings, data, source)
+    batch = settings.batch_size or PRESETS.get(data, FOLDER_PRESET)[0]
     device = choose_device(settings.device)
     dtype = working_type(settings.precision, device)
+    name = recipe.resolved["model"] + ("" if settings.objective == "masked" else f"-{settings.objective}")
     settings = resolved(
         settings,
         data=data,
-        out=settings.out or default_folder(data, model),
+        out=settings.out or default_folder(data, name),
         steps=total_steps(settings, len(source), batch),
         batch_size=batch,
         precision="bf16" if dtype == torch.bfloat16 else "fp32",
         device=str(device),
-        model=model,
-        image_size=side,
-        patch_size=encoder.patch_size,
-        decoder_dim=decoder.embed_dim,
-        decoder_depth=decoder.depth,
-        decoder_heads=decoder.heads,
-        predict=predict,
-        levels=masking.levels,
-        lr=settings.lr or BASE_LR * batch / 256,
+        lr=settings.lr or (CAUSAL_LR if causal else BASE_LR * batch / 256),
+        holdout=holdout,
+        **recipe.resolved,
     )
-    return Plan(settings, whole, source, encoder, decoder, masking, device, dtype)
+    return Plan(settings, whole, source, held, recipe, device, dtype)
 
 
 def pretrain(settings: PretrainSettings) -> PretrainResult:
-    """Train a masked autoencoder, and leave its backbone, pictures and figures in the run's folder.
+    """Train a model on pictures alone, and leave its backbone, pictures and figures in the run's folder.
 
-    He et al. 2021 (MAE), or Fu et al. 2024 (CrossMAE) with the cross decoder. Sets PyTorch's global seed.
-    With `settings.resume` the run in `settings.out` goes on exactly where its newest checkpoint stands.
+    The objective: masked (He et al. 2021, MAE; Fu et al. 2024, CrossMAE, with the cross decoder), causal
+    (Chen et al. 2020, iGPT, and smaller contexts), or joint. Sets PyTorch's global seed. With
+    `settings.resume` the run in `settings.out` goes on exactly where its newest checkpoint stands.
 
     Raises:
         ImagenFastError: a setting, the data or the run cannot be taken; the message is one sentence.
@@ -151,24 +137,18 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
     assert s.batch_size is not None
     assert s.lr is not None
     torch.manual_seed(s.seed)
-    with p.loader(s.batch_size) as loader:
-        objective = p.objective(loader.mean, loader.std)
-        facts = {
-            "images": len(p.source),
-            "encoder": p.encoder.to_dict(),
-            "decoder": p.decoder.to_dict(),
-            "objective": p.masking.to_dict(),
-            "mean": loader.mean,
-            "std": loader.std,
-        }
-        # A ratio that leaves nothing to see is told before a run exists.
-        objective.masks(1, 0, torch.device("cpu"))
+    with p.loader(p.source, s.batch_size, p.augment) as loader:
+        objective = p.objective(loader)
+        facts = {"images": len(p.source), **p.recipe.facts, "mean": loader.mean, "std": loader.std}
+        if not s.resume:
+            p.recipe.prepare(objective, loader, s.seed)
         run, resume = begin(s, KIND, facts)
         millions = sum(x.numel() for x in objective.parameters()) / 1e6
         say(
             s,
-            f"pretraining {s.model} ({millions:.1f} M parameters with its decoder) on {len(p.source)} images "
-            f"of {s.image_size} pixels, patches of {s.patch_size}, {s.device} {s.precision}, {s.steps} steps",
+            f"pretraining {s.model}, {s.objective} ({millions:.1f} M parameters in all) on {len(p.source)} "
+            f"images of {s.image_size} pixels, patches of {s.patch_size}, {s.device} {s.precision}, "
+            f"{s.steps} steps",
         )
         with (
             interruptible(run, "pretrain"),
@@ -191,44 +171,57 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
 
 
 def _finish(p: Plan, run: Run, fitted: FitResult, loader: Loader) -> PretrainResult:
-    """The backbone, the pictures, the accuracies."""
+    """The backbone, the pictures, the figures."""
     # The float32 weights, which in bf16 differ from those the loop worked with.
-    trained = p.objective(loader.mean, loader.std, predict=1.0)
+    trained = p.objective(loader)
     load_into(trained, load_checkpoint(run.folder).weights, str(run.folder))
-    save_backbone(run.folder, trained.model.encoder, loader.mean, loader.std)
+    backbone = p.recipe.trained_backbone(trained)
+    save_backbone(run.folder, backbone, loader.mean, loader.std)
     result = PretrainResult(run.folder, fitted, [])
     try:
         _draw(p, run, trained.to(p.device))
     except MissingPackage as error:
         result.notes.append(f"no pictures: {error}")
-    if p.settings.evaluate and p.source.labels is not None:
-        say(p.settings, "evaluating the features")
-        try:
-            result.evaluation = evaluate_backbone(
-                trained.model.encoder.to(p.dtype),
-                trained.normalize,
-                p.whole,
-                p.encoder.image_size[0],
-                p.device,
-                holdout=p.settings.holdout or HOLDOUT,
-                batch_size=loader.batch_size,
-                threads=p.settings.threads,
-            )
+    if p.settings.evaluate:
+        _evaluate(p, trained, loader, result)
+        if result.evaluation:
             run.write("evaluation.json", result.evaluation)
-        except (MissingPackage, TooFewImages) as error:
-            result.notes.append(f"no evaluation: {error}")
     result.failed = failed_images(run)
     return result
 
 
-def _draw(p: Plan, run: Run, trained: MaskedObjective) -> None:
-    with p.loader(SHOWN_IMAGES, Augmentation()) as loader:
+def _evaluate(p: Plan, trained: nn.Module, loader: Loader, result: PretrainResult) -> None:
+    s, recipe = p.settings, p.recipe
+    figures: dict[str, Any] = {}
+    if p.held is not None:
+        with (
+            p.loader(p.source, loader.batch_size, Augmentation()) as seen,
+            p.loader(p.held, loader.batch_size, Augmentation()) as held,
+        ):
+            figures |= recipe.evaluate(trained, seen, held, p.device)
+        if (sentence := recipe.describe(figures)) is not None:
+            result.notes.append(sentence)
+    if p.source.labels is not None:
+        say(s, "evaluating the features")
+        try:
+            figures |= evaluate_backbone(
+                recipe.trained_backbone(trained).to(p.dtype),
+                inputs_of(recipe.backbone, loader.mean, loader.std),
+                p.whole,
+                recipe.backbone.image_size[0],
+                p.device,
+                holdout=s.holdout or HOLDOUT,
+                batch_size=loader.batch_size,
+                threads=s.threads,
+            )
+        except (MissingPackage, TooFewImages) as error:
+            result.notes.append(f"no evaluation: {error}")
+    result.evaluation = figures or None
+
+
+def _draw(p: Plan, run: Run, trained: nn.Module) -> None:
+    # What training never saw, where there is any.
+    with p.loader(p.held or p.source, SHOWN_IMAGES, Augmentation()) as loader:
         images = loader.at(0).images.to(p.device)
-    masks = trained.masks(len(images), 0, p.device)
-    draw_reconstructions(
-        run.folder / "reconstruction.png",
-        images.cpu(),
-        hidden_pixels(trained, masks).cpu(),
-        reconstruct(trained, images, masks).cpu(),
-    )
+    p.recipe.draw(trained, images, run.folder / PICTURE[p.settings.objective])
     draw_curves(run.folder / "metrics.jsonl", run.folder / "loss.png")

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from imagen_fast.data import Loader, Source, TooFewImages, split
 from imagen_fast.errors import MissingPackage
-from imagen_fast.models import VisionTransformer
-from imagen_fast.objectives.pixels import PixelNormalizer
+from imagen_fast.models import Backbone
 from imagen_fast.tasks.features import extract_features
 
 # More would take scikit-learn longer than the answer is worth; drawn alike from every class.
@@ -22,8 +22,8 @@ SMALL_PRODUCT = 10**8  # multiplications
 
 
 def evaluate_backbone(
-    vit: VisionTransformer,
-    normalize: PixelNormalizer,
+    backbone: Backbone,
+    normalize: nn.Module,
     source: Source,
     size: int,
     device: torch.device,
@@ -48,8 +48,8 @@ def evaluate_backbone(
         _, source = split(source, MOST_IMAGES / len(source), seed=SPLIT_SEED)
     parts = []
     for part in split(source, holdout, seed=SPLIT_SEED):
-        with Loader(part, batch_size, size, threads=threads, channels=vit.config.channels) as loader:
-            features, labels = extract_features(vit, normalize, loader, device)
+        with Loader(part, batch_size, size, threads=threads, channels=backbone.config.channels) as loader:
+            features, labels = extract_features(backbone, normalize, loader, device)
             assert labels is not None
             parts.append((features, labels))
     (x, y), (x_held, y_held) = parts

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from imagen_fast.data.masks import Masks
 from imagen_fast.objectives import MaskedObjective
-from imagen_fast.objectives.pixels import PixelHead
 from imagen_fast.ops.patches import chosen_patches, patchify, unpatchify
 
 # That of the loss, whose normalisation is undone here.
@@ -34,9 +33,8 @@ def reconstruct(objective: MaskedObjective, images: Tensor, masks: Masks) -> Ten
     features = objective.model.decoder.features(tokens, masks.visible, masks.hidden)
     prediction = objective.model.decoder.pred(features)
     if objective.config.loss == "categorical":
-        head: PixelHead = objective.model.decoder.pred  # type: ignore[assignment]
-        level = torch.linspace(0, 1, head.levels.out_features, device=images.device)
-        filled = prediction.float().softmax(-1) @ level
+        level = torch.linspace(0, 1, objective.config.levels, device=images.device)
+        filled = prediction.exp() @ level
         shown = images.float() / 255
     else:
         variance, mean = torch.var_mean(

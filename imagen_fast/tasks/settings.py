@@ -14,6 +14,8 @@ from imagen_fast.errors import InvalidInput
 
 T = TypeVar("T", bound="RunSettings")
 
+OBJECTIVES = ("masked", "causal", "joint")
+
 
 def option(
     default: Any,
@@ -24,6 +26,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     free: bool = False,
+    of: tuple[str, ...] = OBJECTIVES,
 ) -> Any:
     """A field of a settings class.
 
@@ -31,9 +34,12 @@ def option(
         name: the option's name where it is not the field's with hyphens.
         least, above, below: bounds, checked for every value that is not None.
         free: whether it may change when a run is resumed, since no weight depends on it.
+        of: the pretraining objectives that it has a meaning for.
     """
     bounds = {"least": least, "above": above, "below": below}
-    return field(default=default, metadata={"help": help, "name": name, "free": free, "bounds": bounds})
+    return field(
+        default=default, metadata={"help": help, "name": name, "free": free, "bounds": bounds, "of": of}
+    )
 
 
 _HOLDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
@@ -99,10 +105,18 @@ class RunSettings:
         return tuple(f.name for f in fields(cls) if not f.metadata["free"])
 
 
+_OF_HIDING = ("masked", "joint")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings(RunSettings):
-    """A masked pretraining run; the defaults are those of He et al. 2021."""
+    """A pretraining run; the defaults of the masked objective are those of He et al. 2021."""
 
+    objective: str = option(
+        "masked",
+        "masked: fill in hidden patches; causal: predict each pixel from those before it; joint: both, with "
+        "one backbone.",
+    )
     model: str | None = option(
         None,
         "nano, tiny, small, base, large or huge.  [default: for digits nano, for photos tiny, else small]",
@@ -111,31 +125,89 @@ class PretrainSettings(RunSettings):
         None, "Side of the square images, in pixels.  [default: digits 8, photos 64, else 224]", least=1
     )
     patch_size: int | None = option(
-        None, "Side of a patch, in pixels.  [default: 2 for digits, 8 for photos, else 16]", least=1
+        None,
+        "Side of a patch, in pixels.  [default: 2 for digits, 8 for photos, else 16; causal: 1, 4, 16]",
+        least=1,
     )
-    mask_ratio: float = option(0.75, "Share of the patches that are hidden.")
-    mask: str = option("random", "random patches, or blockwise rectangles.")
-    loss: str = option("mse", "mse of pixels normalised per patch, or categorical: -mean log p of a pixel.")
-    decoder: str = option("full", "full (exactly MAE), or cross: queries attend to visible tokens only.")
-    decoder_dim: int | None = option(None, "Width of the decoder.  [default: by model]", least=1)
-    decoder_depth: int | None = option(None, "Blocks of the decoder.  [default: by model]", least=1)
-    decoder_heads: int | None = option(None, "Attention heads of the decoder.  [default: by model]", least=1)
+    mask_ratio: float = option(0.75, "Share of the patches that are hidden.", of=_OF_HIDING)
+    mask: str = option("random", "random patches, or blockwise rectangles.", of=_OF_HIDING)
+    loss: str = option(
+        "mse",
+        "mse of pixels normalised per patch, or categorical: -mean log p of a pixel.",
+        of=_OF_HIDING,
+    )
+    decoder: str = option(
+        "full", "full (exactly MAE), or cross: queries attend to visible tokens only.", of=_OF_HIDING
+    )
+    decoder_dim: int | None = option(
+        None, "Width of the decoder.  [default: by model]", least=1, of=_OF_HIDING
+    )
+    decoder_depth: int | None = option(
+        None, "Blocks of the decoder.  [default: by model]", least=1, of=_OF_HIDING
+    )
+    decoder_heads: int | None = option(
+        None, "Attention heads of the decoder.  [default: by model]", least=1, of=_OF_HIDING
+    )
     predict: float | None = option(
-        None, "Share of the hidden patches that are predicted.  [default: 1 for full, 1/3 for cross]"
+        None,
+        "Share of the hidden patches that are predicted.  [default: 1 for full, 1/3 for cross]",
+        of=_OF_HIDING,
+    )
+    masked_weight: float = option(1.0, "Weight of the masked loss in the joint one.", above=0, of=("joint",))
+    causal_weight: float = option(1.0, "Weight of the causal loss in the joint one.", above=0, of=("joint",))
+    context: str = option(
+        "raster",
+        "Which pixels a causal prediction depends on: raster (all before it, row by row), quadrant (those "
+        "above and to the left), or neighbourhood (of the quadrant, within --radius).",
+        of=("causal",),
+    )
+    radius: int | None = option(
+        None,
+        "Of the neighbourhood, in tokens; 1: the pixels to the left, above and between.  [default: 3]",
+        least=1,
+        of=("causal",),
+    )
+    head: str = option(
+        "categorical",
+        "Of causal predictions: categorical over the levels, or a mixture of discretised logistics.",
+        of=("causal",),
+    )
+    mixtures: int = option(10, "Logistics of the mixture.", least=1, of=("causal",))
+    palette: int | None = option(
+        None, "Predict one of so many colours, found by k-means, and not channels.", least=2, of=("causal",)
     )
     levels: int | None = option(
-        None, "Levels of a pixel, for the categorical loss.  [default: the data's]", least=2, below=257
+        None, "Levels of a pixel, where they are predicted.  [default: the data's]", least=2, below=257
     )
-    lr: float | None = option(None, "Peak learning rate.  [default: 1.5e-4 x batch / 256]", above=0)
-    holdout: float = option(
-        0.0, "Share of each class that pretraining never sees, kept for the accuracies.", least=0, below=1
+    augment: bool | None = option(
+        None,
+        "Random views that suit the data: crops and flips of photographs, shifts of digits.  "
+        "[default: yes, but not for causal, whose likelihoods are of the images as they are]",
+        name="--augment/--no-augment",
+    )
+    lr: float | None = option(
+        None, "Peak learning rate.  [default: 1.5e-4 x batch / 256, for causal 1e-3]", above=0
+    )
+    holdout: float | None = option(
+        None,
+        "Share of each class that pretraining never sees, kept for the figures.  [default: 0; causal: 0.1]",
+        least=0,
+        below=1,
     )
     evaluate: bool = option(
         True,
-        "At the end, k-NN and linear-probe accuracy, where there are labels.",
+        "At the end, bits per dimension of a causal model, and k-NN and linear-probe accuracy where there "
+        "are labels.",
         name="--eval/--no-eval",
         free=True,
     )
+
+    def refuse_foreign(self) -> None:
+        """Raises InvalidInput where an option was given that the objective has no use for."""
+        for f in fields(self):
+            if self.objective not in f.metadata["of"] and getattr(self, f.name) != f.default:
+                name, whose = f.name.replace("_", " "), " and ".join(f.metadata["of"])
+                raise InvalidInput(f"{name} is an option of the objective {whose}, not of {self.objective}")
 
 
 @dataclass(frozen=True, kw_only=True)

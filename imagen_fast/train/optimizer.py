@@ -177,4 +177,4 @@ class MasterAdamW:
 
 
 def _decays(name: str, parameter: Tensor) -> bool:
-    return parameter.dim() > 1 and not name.endswith(("pos_embed", "cls_token", "mask_token"))
+    return parameter.dim() > 1 and not name.endswith(("pos_embed", "cls_token", "mask_token", "embed.start"))

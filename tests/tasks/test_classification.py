@@ -137,9 +137,9 @@ def test_layer_scale():
 def test_defaults_follow_from_the_backbone(pretrained):
     p = plan(FinetuneSettings(from_run=str(pretrained.folder)))
     assert p.settings.data == "digits"
-    assert p.vit.pool == "avg"
+    assert p.backbone.pool == "avg"
     assert p.settings.layer_decay == 1
-    assert plan(replace(p.settings, image_size=16, out=None)).vit.grid == (8, 8)
+    assert plan(replace(p.settings, image_size=16, out=None)).backbone.grid == (8, 8)
 
 
 @pytest.mark.parametrize(
