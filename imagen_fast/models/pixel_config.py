@@ -76,8 +76,12 @@ class PixelConfig:
             raise InvalidInput(
                 "a mixture of logistics is over intensities, which a palette's colours are not"
             )
-        if isinstance(self.context, Neighbourhood) and self.context.radius < 1:
-            raise InvalidInput("a prediction needs a neighbourhood of radius 1 or more")
+        if isinstance(self.context, Neighbourhood):
+            if self.context.radius < 1:
+                raise InvalidInput("a prediction needs a neighbourhood of radius 1 or more")
+            if self.context.of != "quadrant":
+                # No shift of the input brings the pixel at its upper right corner, and none beyond it.
+                raise InvalidInput("the neighbourhood of a prediction is that of the quadrant")
         self.context.window(self.grid)  # it must fit
 
     @property
@@ -104,7 +108,7 @@ class PixelConfig:
         """Which tokens a token attends to, given that none of them holds its own pixel.
 
         In raster order each holds the one before it. Else it holds its neighbours to the left, above and
-        between those: they bring the pixels just outside of what is attended to.
+        between those: they bring the pixels that lie one further out.
         """
         if isinstance(self.context, Neighbourhood):
             return replace(self.context, radius=self.context.radius - 1)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from imagen_fast.models.layers import Linear
 from imagen_fast.models.pixel_config import MOST_LOOKED_UP, PixelConfig
-from imagen_fast.ops import Neighbourhood, Raster
+from imagen_fast.ops import Raster
 from imagen_fast.ops.embedding import embedding
 
 
@@ -15,9 +15,8 @@ class PixelEmbed(nn.Module):
     """Tokens that hold their neighbours, so that none holds what it is to predict.
 
     In raster order a token holds the one before it (Chen et al. 2020, iGPT); in the other contexts those to
-    its left, above it and between the two (and, where the context sees to the right, the one after that
-    above). Each neighbour is embedded in a way of its own, and they are added up; where there is none, a
-    vector that is learned stands for it.
+    its left, above it and between the two, each embedded in a way of its own, added up. Where there is none,
+    a vector that is learned stands for it.
 
     Attributes:
         neighbours: (down, along) to each; in raster order the one is along the sequence.
@@ -28,8 +27,6 @@ class PixelEmbed(nn.Module):
         self.config = config
         self.sequence = isinstance(config.context, Raster)
         self.neighbours = [(0, 1)] if self.sequence else [(0, 1), (1, 0), (1, 1)]
-        if isinstance(config.context, Neighbourhood) and config.context.of == "raster":
-            self.neighbours.append((1, -1))
         width = len(self.neighbours) * config.embed_dim
         self.looked_up = config.colours is not None or config.patch_size <= MOST_LOOKED_UP
         if self.looked_up:
@@ -59,7 +56,7 @@ class PixelEmbed(nn.Module):
         found = []
         for down, along in self.neighbours:
             row, column = place // width - down, place % width - along
-            inside = (row >= 0) & (column >= 0) & (column < width)
+            inside = (row >= 0) & (column >= 0)
             found.append(torch.where(inside, row * width + column, tokens))
         return torch.stack(found)
 
@@ -74,8 +71,7 @@ class PixelEmbed(nn.Module):
         total: Tensor | None = None
         for kind, (down, along) in enumerate(self.neighbours):
             held = self.start[kind].expand(len(values), height, width, -1).clone()
-            low, high = max(along, 0), width + min(along, 0)
-            held[:, down:, low:high] = on_grid[:, : height - down, low - along : high - along, kind]
+            held[:, down:, along:] = on_grid[:, : height - down, : width - along, kind]
             total = held if total is None else total + held
         assert total is not None
         return total.flatten(1, 2)

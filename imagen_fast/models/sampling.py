@@ -19,7 +19,7 @@ from imagen_fast.errors import InvalidInput
 from imagen_fast.models.cache import Cache, View
 from imagen_fast.models.pixel_config import PixelConfig
 from imagen_fast.models.pixel_transformer import PixelTransformer
-from imagen_fast.ops import Neighbourhood, Raster
+from imagen_fast.ops import Raster
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,10 @@ class Choice:
             kept = ordered.cumsum(-1) - ordered < self.top_p
             probability = probability * torch.zeros_like(kept).scatter(-1, place, kept)
         reached = probability.cumsum(-1)
-        # The first value that the number lies below; one without probability is never the first.
-        below = reached <= uniform[..., None] * reached[..., -1:]
-        return below.sum(-1).clamp(max=scores.shape[-1] - 1)
+        whole = reached[..., -1:]
+        # The first value that the number lies below; one without probability is never the first. A number so
+        # near to 1 that the product is the whole takes the last that has one.
+        return ((reached <= uniform[..., None] * whole) & (reached < whole)).sum(-1)
 
 
 def steps(config: PixelConfig, known: int = 0, one_by_one: bool = False) -> Iterator[Tensor]:
@@ -71,24 +72,15 @@ def steps(config: PixelConfig, known: int = 0, one_by_one: bool = False) -> Iter
         known: so many tokens, the first in raster order, are there already.
         one_by_one: a token a step, whatever the context allows.
     """
-    width = config.grid[1]
-    place = torch.arange(config.tokens)
-    time = place // width * _delay(config) + place % width if not one_by_one else place
+    place, width = torch.arange(config.tokens), config.grid[1]
+    time = place
+    if not (one_by_one or isinstance(config.context, Raster)):
+        time = place // width + place % width
     if known:
         yield place[:known]
     rest = place[known:]
     for moment in time[known:].unique():
         yield rest[time[known:] == moment]
-
-
-def _delay(config: PixelConfig) -> int:
-    """How many steps a row lags behind the one above it: past all that its tokens see to their right."""
-    if isinstance(config.context, Raster):
-        return config.grid[1]
-    if isinstance(config.context, Neighbourhood) and config.context.of == "raster":
-        # The neighbour above to the right, and what is attended to.
-        return 1 + max(1, config.context.radius - 1)
-    return 1
 
 
 def _views(config: PixelConfig, steps: list[Tensor]) -> Iterator[View]:
