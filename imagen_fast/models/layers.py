@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from imagen_fast.models.cache import Cache
 from imagen_fast.ops import OnGrid, Visible, causal_pixel_attention, masked_patch_attention
 from imagen_fast.ops.layer_norm import layer_norm
 from imagen_fast.ops.linear import linear
@@ -36,8 +35,8 @@ NORMS = {"layer": LayerNorm, "rms": nn.RMSNorm}
 ACTIVATIONS = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
 
 
-Context = Visible | OnGrid | Cache | None
-"""Who attends to whom: patches that hide, pixels in generation order, all at once or step by step, or all."""
+Context = Visible | OnGrid | None
+"""Who may attend to whom: patches that hide, pixels in generation order, or everyone to everyone."""
 
 
 class Attention(nn.Module):
@@ -57,8 +56,6 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [B, N, H, D] each
         if isinstance(context, OnGrid):
             return self.proj(causal_pixel_attention(q, k, v, context.grid, context.context).flatten(-2))
-        if isinstance(context, Cache):
-            return self.proj(context.attend(q, k, v).flatten(-2))
         return self.proj(masked_patch_attention(q[:, first:], k, v, context).flatten(-2))
 
 

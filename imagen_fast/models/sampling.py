@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.models.cache import Cache, View
+from imagen_fast.models.layers import Block
 from imagen_fast.models.pixel_config import PixelConfig
 from imagen_fast.models.pixel_transformer import PixelTransformer
 from imagen_fast.ops import Raster
+from imagen_fast.ops.generation import View, cache_like, few_rows_linear
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,25 @@ def _views(config: PixelConfig, steps: list[Tensor]) -> Iterator[View]:
         last = first + len(step)
         mask = seen[first:last, :last]
         low = int(mask.any(0).int().argmax())
-        mask = mask[:, low:]
+        mask = mask[:, low:].contiguous()
         yield View(first, last, low, None if bool(mask.all()) else mask)
         first = last
+
+
+class _StepBlock:
+    """A block for a few tokens at a time, and what it remembers of the earlier ones."""
+
+    def __init__(self, block: Block, batch: int, slots: int) -> None:
+        self.block, self.heads = block, block.attn.heads
+        layers = (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2)
+        self.qkv, self.proj, self.fc1, self.fc2 = (few_rows_linear(x.weight, x.bias) for x in layers)
+        weight = block.attn.proj.weight
+        self.cache = cache_like(weight, batch, slots, self.heads, len(weight) // self.heads)
+
+    def __call__(self, x: Tensor, view: View) -> Tensor:
+        q, k, v = self.qkv(self.block.norm1(x)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        x = x + self.proj(self.cache.attend(q, k, v, view).flatten(-2))
+        return x + self.fc2(self.block.mlp.act(self.fc1(self.block.norm2(x))))
 
 
 class Generation:
@@ -120,14 +137,13 @@ class Generation:
         self.views = [view.to(device) for view in _views(config, self.steps)]
         self.steps = [step.to(device) for step in self.steps]
         self.sources = model.embed.sources(device)
-        batch, heads, weight = len(values), config.heads, model.pos_embed
+        batch, weight = len(values), model.pos_embed
         kinds, dim = model.embed.start.shape
         # What each place is to its neighbours; the last row stands for places outside of the image.
         self.parts = weight.new_zeros(batch, config.tokens + 1, kinds, dim)
         self.parts[:, -1] = model.embed.start
         self.parts[:, :known] = model.embed.embed(self.values[:, :known])
-        shape = (batch, config.tokens, heads, dim // heads)
-        self.caches = [Cache(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in model.blocks]
+        self.blocks = [_StepBlock(block, batch, config.tokens) for block in model.blocks]  # type: ignore[arg-type]
 
     def tokens(self, step: int) -> Tensor:
         """The model's output [B, m, E] for the places of a step, once all steps before it are known."""
@@ -135,8 +151,8 @@ class Generation:
         x = self.model.pos_embed[:, places]
         for kind, source in enumerate(self.sources):
             x = x + self.parts[:, source[places], kind]
-        for block, cache in zip(self.model.blocks, self.caches, strict=True):
-            x = block(x, cache.at(view))
+        for block in self.blocks:
+            x = block(x, view)
         return self.model.norm(x)
 
     def know(self, step: int, values: Tensor) -> None:

@@ -14,6 +14,7 @@ from imagen_fast.native.features import (
     unavailable_because,
     use_instruction_set,
 )
+from imagen_fast.native.generation import PackedLinear, StepCache
 from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
 from imagen_fast.native.layer_norm import layer_norm_backward, layer_norm_forward
 from imagen_fast.native.memory import keep_freed_memory
@@ -22,6 +23,8 @@ from imagen_fast.native.pixel_mse import masked_pixel_mse_backward, masked_pixel
 __all__ = [
     "AdamwParameter",
     "JpegError",
+    "PackedLinear",
+    "StepCache",
     "adamw_step",
     "attention_backward",
     "attention_forward",

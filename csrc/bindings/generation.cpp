@@ -1,0 +1,61 @@
+#include "cpu/generation.h"
+
+#include <array>
+
+#include <pybind11/stl.h>
+#include "bindings/registers.h"
+
+namespace py = pybind11;
+
+namespace imagen_fast {
+
+namespace {
+
+using View = std::array<std::int64_t, 4>;  // the address, and the strides of image, row and head
+
+StepTokens tokens(const View& view) {
+    return {pointer<const float>(static_cast<Address>(view[0])), view[1], view[2], view[3]};
+}
+
+}  // namespace
+
+void register_generation(py::module_& m) {
+    using release = py::call_guard<py::gil_scoped_release>;
+    m.attr("PANEL") = PANEL;
+    m.def("packed_size", &packed_size, py::arg("outputs"), py::arg("inputs"));
+    m.def(
+        "pack_weight",
+        [](Address weight, std::int64_t outputs, std::int64_t inputs, Address packed) {
+            pack_weight(pointer<const float>(weight), outputs, inputs, pointer<float>(packed));
+        },
+        py::kw_only(), py::arg("weight"), py::arg("outputs"), py::arg("inputs"), py::arg("packed"),
+        release());
+    m.def(
+        "packed_linear",
+        [](Address x, Address weight, Address bias, std::int64_t rows, std::int64_t inputs,
+           std::int64_t outputs, Address y, int threads) {
+            packed_linear({pointer<const float>(x), pointer<const float>(weight), pointer<const float>(bias),
+                           rows, inputs, outputs, pointer<float>(y)},
+                          threads);
+        },
+        py::kw_only(), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("rows"), py::arg("inputs"),
+        py::arg("outputs"), py::arg("y"), py::arg("threads"), release());
+    py::class_<StepCache>(m, "StepCache")
+        .def(py::init([](Address keys, Address values, const std::array<std::int64_t, 4>& shape) {
+                 return StepCache{
+                     pointer<float>(keys), pointer<float>(values), shape[0], shape[1], shape[2], shape[3]};
+             }),
+             py::kw_only(), py::arg("keys"), py::arg("values"), py::arg("shape"))
+        .def(
+            "attend",
+            [](const StepCache& cache, const View& q, const View& k, const View& v,
+               const std::array<std::int64_t, 3>& slots, Address mask, float scale, Address out,
+               int threads) {
+                const Step step{slots[0], slots[1], slots[2], pointer<const std::uint8_t>(mask), scale};
+                attend_step(cache, step, tokens(q), tokens(k), tokens(v), pointer<float>(out), threads);
+            },
+            py::kw_only(), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("slots"), py::arg("mask"),
+            py::arg("scale"), py::arg("out"), py::arg("threads"), release());
+}
+
+}  // namespace imagen_fast
