@@ -124,8 +124,8 @@ struct Softmax {
                               load(e[1] + v) * factor[1] - away[1]);
             for (int i = r; i <= next; ++i) {
                 const std::int32_t at = group.target[i];
-                const float there = group.z[i * group.z_row + at] * of_exp[i] - everywhere[i];
-                gradients.replace(i, at, there, there - on_target[i]);
+                const float there = group.z[i * group.z_row + at] * of_exp[i];
+                gradients.replace(i, at, there - everywhere[i], there - (everywhere[i] + on_target[i]));
             }
         }
     }

@@ -77,27 +77,29 @@ struct Mixture {
         const Ints first = target == 0.0f, last = target == top;
         const auto at = [&](std::int64_t j) { return turned + j * LANES; };
 
-        // The shares' logits; with the bins' logarithms added; and the derivatives in place of means and
-        // scales.
+        // The shares' logits; with the bins' logarithms added; and derivatives in place of means and scales.
         Floats most = all(-3.4e38f), most_joint = most;
+        for (std::int64_t k = 0; k < many; ++k) most = larger(most, load(at(k)));
         for (std::int64_t k = 0; k < many; ++k) {
             const Bin bin(x, load(at(many + k)), load(at(2 * many + k)), first, last, half);
-            const Floats logit = load(at(k)), joint = logit + bin.log_bin;
-            most = larger(most, logit);
+            const Floats logit = load(at(k)) - most, joint = logit + bin.log_bin;
             most_joint = larger(most_joint, joint);
+            store(at(k), logit);
             store(bins + k * LANES, joint);
             store(at(many + k), bin.by_mean);
             store(at(2 * many + k), bin.by_log_scale);
         }
-        Floats sum{}, sum_joint{};
+        Floats sums[4] = {}, joint_sums[4] = {};  // partial ones, against rounding errors
         for (std::int64_t k = 0; k < many; ++k) {
-            const Floats share = exp(load(at(k)) - most), joint = exp(load(bins + k * LANES) - most_joint);
-            sum += share;
-            sum_joint += joint;
+            const Floats share = exp(load(at(k))), joint = exp(load(bins + k * LANES) - most_joint);
+            sums[k % 4] += share;
+            joint_sums[k % 4] += joint;
             store(at(k), share);
             store(bins + k * LANES, joint);
         }
-        const Floats loss = (most - most_joint) + log(sum / sum_joint);
+        const auto added = [](const Floats(&s)[4]) { return (s[0] + s[1]) + (s[2] + s[3]); };
+        const Floats sum = added(sums), sum_joint = added(joint_sums);
+        const Floats loss = log(sum) - log(sum_joint) - most_joint;
         const double total = wanted.d_losses ? 0.0 : give_losses(wanted, group, loss);
         if (gradients) {
             const Floats d_loss = incoming(wanted, group);

@@ -42,7 +42,7 @@ void pack_weight(const PredictedRows& p, float* packed) {
 std::int64_t share_workspace(const PredictedRows& p) {
     const Widths<FloatWords> w(p);
     return FEW * (w.width_words + w.logits_row) + 2 * BLOCK * (w.logits_row + LANES) +
-           BLOCK * (w.width_lanes + PANEL) + 2 * w.output_lanes * LANES + 6 * LANES;
+           BLOCK * (w.width_lanes + PANEL) + w.output_lanes * (2 * LANES + 1) + 7 * LANES;
 }
 
 std::int64_t share_gradient_row(const PredictedRows& p) { return Widths<FloatWords>(p).width_lanes; }

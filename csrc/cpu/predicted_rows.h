@@ -253,7 +253,9 @@ static inline void through_share(const PredictedRows& p, const Likelihoods& want
     float* d_hidden = reinterpret_cast<float*>(words(BLOCK * PANEL));
     const float zeros[PANEL] = {};
     float* d_weight = share.d_weight;
-    float* d_bias = p.bias && d_weight ? d_weight + w.outputs * w.width_lanes : nullptr;
+    // A sum over few rows, which then joins the share's: long sums of partial ones keep rounding errors
+    // small.
+    float* few_bias = p.bias && d_weight ? reinterpret_cast<float*>(words(w.output_lanes)) : nullptr;
     if (d_weight) std::fill_n(d_weight, w.outputs * w.width_lanes + w.output_lanes, 0.0f);
 
     Reader<T> reader{p, wanted, share, share.first};
@@ -262,6 +264,7 @@ static inline void through_share(const PredictedRows& p, const Likelihoods& want
     while (const std::int64_t n = reader.take(BLOCK, row, target)) {
         for (std::int64_t s = 0; s < n; s += FEW) {
             const std::int64_t count = std::min(FEW, n - s);
+            if (few_bias) std::fill_n(few_bias, w.output_lanes, 0.0f);
             for (std::int64_t i = 0; i < count; ++i)
                 copy_row(reader.hidden(row[s + i]), w.width, few + i * w.width_words, W{});
             for (std::int64_t j = 0; j < w.output_lanes; j += PANEL)
@@ -273,10 +276,12 @@ static inline void through_share(const PredictedRows& p, const Likelihoods& want
                                      target + s + i};
                 const GradientGroup<W> gradients{along + (s + i) * along_row, along_row,
                                                  across + (s + i) / W::PER_WORD * across_row, across_row,
-                                                 d_bias};
+                                                 few_bias};
                 share.loss += likelihood(group, wanted.d_hidden ? &gradients : nullptr);
             }
             if (!wanted.d_hidden) continue;
+            for (std::int64_t j = 0; few_bias && j < w.outputs; ++j)
+                d_weight[w.outputs * w.width_lanes + j] += few_bias[j];
             for (std::int64_t i = s; i < s + count; i += 2)
                 put_across(reader.hidden(row[i]), i + 1 < n ? reader.hidden(row[i + 1]) : nullptr, w.width,
                            hidden_across + i / W::PER_WORD * PANEL, panel, W{});

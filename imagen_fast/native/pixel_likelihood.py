@@ -107,7 +107,8 @@ class PixelLikelihood:
             on_cpu(name, x)
         if hidden.dim() != 3 or weight.dim() != 2 or hidden.shape[2] != weight.shape[1]:
             raise InvalidInput(
-                f"hidden must be [G, M, E] and weight [V, E], not {tuple(hidden.shape)} and {tuple(weight.shape)}"
+                "hidden must be [G, M, E] and weight [V, E], not "
+                f"{tuple(hidden.shape)} and {tuple(weight.shape)}"
             )
         if hidden.stride(2) != 1:
             hidden = hidden.contiguous()
