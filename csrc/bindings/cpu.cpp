@@ -5,6 +5,7 @@
 PYBIND11_MODULE(_cpu, m) {
     m.doc() = "The CPU kernels of imagen_fast; use them through imagen_fast.native.";
     imagen_fast::register_features(m);
+    imagen_fast::register_pixel_likelihood(m);
     imagen_fast::register_pixel_mse(m);
     imagen_fast::register_adamw(m);
     imagen_fast::register_attention(m);

@@ -16,6 +16,7 @@ T* pointer(Address address) {
 }
 
 void register_features(pybind11::module_& m);
+void register_pixel_likelihood(pybind11::module_& m);
 void register_pixel_mse(pybind11::module_& m);
 void register_adamw(pybind11::module_& m);
 void register_attention(pybind11::module_& m);

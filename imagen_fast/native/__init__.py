@@ -18,12 +18,14 @@ from imagen_fast.native.generation import PackedLinear, StepCache
 from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
 from imagen_fast.native.layer_norm import layer_norm_backward, layer_norm_forward
 from imagen_fast.native.memory import keep_freed_memory
+from imagen_fast.native.pixel_likelihood import PixelLikelihood, cross_entropy, logistic_mixture
 from imagen_fast.native.pixel_mse import masked_pixel_mse_backward, masked_pixel_mse_forward
 
 __all__ = [
     "AdamwParameter",
     "JpegError",
     "PackedLinear",
+    "PixelLikelihood",
     "StepCache",
     "adamw_step",
     "attention_backward",
@@ -32,6 +34,7 @@ __all__ = [
     "available",
     "build_info",
     "cpu_features",
+    "cross_entropy",
     "cuda",
     "decode_jpeg",
     "gradient_norm",
@@ -40,6 +43,7 @@ __all__ = [
     "keep_freed_memory",
     "layer_norm_backward",
     "layer_norm_forward",
+    "logistic_mixture",
     "masked_pixel_mse_backward",
     "masked_pixel_mse_forward",
     "unavailable_because",

@@ -1,11 +1,15 @@
-"""To be written."""
+"""The pixel cross-entropy on the CPU: see `likelihood`."""
 
-from torch import Tensor
+from __future__ import annotations
 
+from imagen_fast import native
+from imagen_fast.ops.cpu.likelihood import refusal, register
 
-def refusal(*_: Tensor | None) -> str | None:
-    return "it is not written yet"
+__all__ = ["pixel_cross_entropy", "refusal"]
 
-
-def pixel_cross_entropy(*_):
-    raise NotImplementedError
+pixel_cross_entropy = register(
+    "pixel_cross_entropy",
+    "int ignore_index, float label_smoothing, float z_loss, float sigma",
+    native.cross_entropy,
+    keeps_log_z=True,
+)

@@ -1,11 +1,12 @@
-"""To be written."""
+"""The discretised mixture of logistics on the CPU: see `likelihood`."""
 
-from torch import Tensor
+from __future__ import annotations
 
+from imagen_fast import native
+from imagen_fast.ops.cpu.likelihood import refusal, register
 
-def refusal(*_: Tensor | None) -> str | None:
-    return "it is not written yet"
+__all__ = ["pixel_logistic_mixture", "refusal"]
 
-
-def pixel_logistic_mixture(*_):
-    raise NotImplementedError
+pixel_logistic_mixture = register(
+    "pixel_logistic_mixture", "int ignore_index, int levels", native.logistic_mixture, keeps_log_z=False
+)

@@ -1,0 +1,171 @@
+"""What the two likelihoods share on the CPU: three torch.library operators each, over the native kernels.
+
+For a scalar loss one pass of the forward makes the gradients too, of the sum of all losses: the backward only
+multiplies them. For a loss a row the backward projects once more. Without gradients the forward makes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from imagen_fast import native
+
+_TYPES = (torch.float32, torch.bfloat16)
+_TENSORS = "Tensor hidden, Tensor weight, Tensor? bias, Tensor target, Tensor? keep"
+
+# Asked once, here: torch.compile traces a plain variable, but not the loading of a module.
+_UNAVAILABLE = native.unavailable_because()
+
+
+def refusal(hidden: Tensor, *_: Tensor | None) -> str | None:
+    if hidden.device.type != "cpu":
+        return f"it serves CPU tensors, and these are on {hidden.device}"
+    if hidden.dtype not in _TYPES:
+        return f"it serves float32 and bfloat16, and these are {hidden.dtype}"
+    if not hidden.shape[-1]:
+        return "the hidden vectors have no elements"
+    return _UNAVAILABLE
+
+
+def register(
+    name: str, options: str, likelihood: Callable[..., native.PixelLikelihood], keeps_log_z: bool
+) -> Callable[..., Tensor]:
+    """The operators `imagen_fast::NAME_cpu`, `NAME_losses_cpu` and `NAME_losses_backward_cpu`.
+
+    Args:
+        options: the schema of what follows the tensors.
+        likelihood: makes the native description of the tensors and options.
+        keeps_log_z: whether the backward needs the logarithm of each row's normaliser.
+
+    Returns:
+        A function of the tensors, the options and `summed`: the sum of the losses, or each row's [G, M].
+    """
+    define = torch.library.custom_op
+    full = f"imagen_fast::{name}"
+
+    def total(*inputs):
+        *arguments, gradients = inputs
+        made = likelihood(*arguments).total(gradients)
+        return made.total, made.d_hidden, made.d_weight, made.d_bias
+
+    total_op = define(
+        f"{full}_cpu",
+        total,
+        mutates_args=(),
+        device_types="cpu",
+        schema=f"({_TENSORS}, {options}, bool gradients) -> (Tensor, Tensor, Tensor, Tensor)",
+    )
+
+    @total_op.register_fake
+    def _(hidden, weight, bias, *rest):
+        made = _gradients_like(hidden, weight, bias) if rest[-1] else (hidden.new_empty(0),) * 3
+        return hidden.new_empty((), dtype=torch.float32), *(x.new_empty(x.shape) for x in made)
+
+    total_op.register_autograd(_scale, setup_context=_save_gradients)
+
+    def losses(*inputs):
+        log_z = torch.zeros(inputs[3].shape if keeps_log_z else 0, dtype=torch.float32)
+        return likelihood(*inputs).losses(log_z if keeps_log_z else None), log_z
+
+    losses_op = define(
+        f"{full}_losses_cpu",
+        losses,
+        mutates_args=(),
+        device_types="cpu",
+        schema=f"({_TENSORS}, {options}) -> (Tensor, Tensor)",
+    )
+
+    @losses_op.register_fake
+    def _(hidden, *rest):
+        made = hidden.new_empty(hidden.shape[:2], dtype=torch.float32)
+        return made, hidden.new_empty(hidden.shape[:2] if keeps_log_z else 0, dtype=torch.float32)
+
+    def backward(d_losses, log_z, *inputs):
+        return likelihood(*inputs).backward(d_losses, log_z if keeps_log_z else None)
+
+    backward_op = define(
+        f"{full}_losses_backward_cpu",
+        backward,
+        mutates_args=(),
+        device_types="cpu",
+        schema=f"(Tensor d_losses, Tensor log_z, {_TENSORS}, {options}) -> (Tensor, Tensor, Tensor)",
+    )
+
+    @backward_op.register_fake
+    def _(d_losses, log_z, hidden, weight, bias, *rest):
+        return _gradients_like(hidden, weight, bias)
+
+    def save_rows(ctx, inputs, output):
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1], *inputs[:5])
+        ctx.options = inputs[5:]
+
+    def differentiate(ctx, d_losses, _):
+        if d_losses is None:
+            return (None,) * (5 + len(ctx.options))
+        log_z, hidden, weight, bias, *others = ctx.saved_tensors
+        made = backward_op(d_losses, log_z, hidden, weight, bias, *others, *ctx.options)
+        d_hidden, d_weight, d_bias = made
+        d_bias = None if bias is None else d_bias.to(bias.dtype)
+        return d_hidden, d_weight.to(weight.dtype), d_bias, *(None,) * (2 + len(ctx.options))
+
+    losses_op.register_autograd(differentiate, setup_context=save_rows)
+
+    ops = torch.ops.imagen_fast
+
+    @register_flop_formula(getattr(ops, f"{name}_cpu"))
+    def _(hidden, weight, *rest, out_shape=None, **kwargs):
+        return _product(hidden, weight) * (3 if rest[-1] else 1)
+
+    @register_flop_formula(getattr(ops, f"{name}_losses_cpu"))
+    def _(hidden, weight, *rest, out_shape=None, **kwargs):
+        return _product(hidden, weight)
+
+    @register_flop_formula(getattr(ops, f"{name}_losses_backward_cpu"))
+    def _(d_losses, log_z, hidden, weight, *rest, out_shape=None, **kwargs):
+        return _product(hidden, weight) * 3  # the projection is made again
+
+    def call(*inputs) -> Tensor:
+        *arguments, summed = inputs
+        if not summed:
+            return losses_op(*arguments)[0]
+        gradients = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arguments[:3])
+        return total_op(*arguments, gradients)[0]
+
+    return call
+
+
+def _gradients_like(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        hidden.new_empty(hidden.shape),
+        weight.new_empty(weight.shape, dtype=torch.float32),
+        weight.new_empty(0 if bias is None else len(bias), dtype=torch.float32),
+    )
+
+
+def _save_gradients(ctx, inputs, output):
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[1:])
+    ctx.made, ctx.has_bias, ctx.rest = inputs[-1], inputs[2] is not None, len(inputs) - 3
+    ctx.dtype = inputs[1].dtype
+
+
+def _scale(ctx, d_total, *_):
+    if d_total is None:
+        return (None,) * (3 + ctx.rest)
+    if not ctx.made:
+        raise RuntimeError("the forward was told that nobody would ask for gradients")
+    d_hidden, d_weight, d_bias = ctx.saved_tensors
+    d_bias = (d_bias * d_total).to(ctx.dtype) if ctx.has_bias else None
+    return d_hidden * d_total, (d_weight * d_total).to(ctx.dtype), d_bias, *(None,) * ctx.rest
+
+
+def _product(hidden_shape, weight_shape) -> int:
+    groups, rows, width = hidden_shape
+    return 2 * groups * rows * width * weight_shape[0]
