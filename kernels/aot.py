@@ -119,7 +119,7 @@ def compile_for(launch: Launch, capability: int, case: str = "") -> Report:
         matrix=len(re.findall(_MATRIX, sass)),
         newest=len(re.findall(_NEWEST.get(capability // 10, r"\bHMMA\b"), sass)),
         warps=launch.options["num_warps"],
-        half=name.startswith("attention") and launch.arguments["q"].dtype != torch.float32,
+        half="attention" in name and launch.arguments["q"].dtype != torch.float32,
         work=work(launch),
     )
 
