@@ -62,15 +62,13 @@ def causal_attention_backward_queries(
     dq_tile = tl.zeros((Q_H * Q_W, BLOCK_D), tl.float32)
     rest = tl.zeros((Q_H * Q_W,), tl.float32)
     k_mean = tl.zeros((Q_H * Q_W, BLOCK_D), tl.float32)
-    for step in range(0, walk[6]):
+    for step in range(walk[6]):
         k_line, k_column = tile_at(walk, step)
         key = pixels_of(k_line, k_column, height, width, K_H, K_W)
         k_tile = load_tile(k, k_row, key[2], side, D, BLOCK_D)
         v_tile = load_tile(v, v_row, key[2], side, D, BLOCK_D)
         s = tl.dot(q_tile, tl.trans(k_tile), input_precision="ieee") * scale_log2
-        if not all_seen(
-            line, column, k_line, k_column, window, Q_H, Q_W, K_H, K_W, FLAT, LIMITED, PREFIX
-        ):
+        if not all_seen(line, column, k_line, k_column, window, Q_H, Q_W, K_H, K_W, FLAT, LIMITED, PREFIX):
             seen = sees(as_column(query), as_row(key), window, FLAT, LIMITED, PREFIX)
             s = tl.where(seen, s, float("-inf"))
         p = tl.exp2(s - largest[:, None])  # times the total
@@ -124,7 +122,7 @@ def causal_attention_backward_keys(
     # Compute, [keys, queries]: the 64 rows that a Hopper matrix instruction wants are keys.
     dk_tile = tl.zeros((K_H * K_W, BLOCK_D), tl.float32)
     dv_tile = tl.zeros((K_H * K_W, BLOCK_D), tl.float32)
-    for step in range(0, walk[6]):
+    for step in range(walk[6]):
         q_line, q_column = tile_at(walk, step)
         query = pixels_of(q_line, q_column, height, width, Q_H, Q_W)
         listed = query[2] < rows
@@ -134,9 +132,7 @@ def causal_attention_backward_keys(
         total = tl.load(statistics + rows + query[2], mask=listed, other=1.0)
         row_delta = tl.load(delta + query[2], mask=listed, other=0.0)
         s = tl.dot(k_tile, tl.trans(q_tile), input_precision="ieee") * scale_log2
-        if not all_seen(
-            q_line, q_column, line, column, window, Q_H, Q_W, K_H, K_W, FLAT, LIMITED, PREFIX
-        ):
+        if not all_seen(q_line, q_column, line, column, window, Q_H, Q_W, K_H, K_W, FLAT, LIMITED, PREFIX):
             seen = sees(as_row(query), as_column(key), window, FLAT, LIMITED, PREFIX)
             s = tl.where(seen, s, float("-inf"))
         if q.dtype.element_ty == tl.float32:

@@ -51,15 +51,13 @@ def causal_attention_forward(
     largest = tl.full((Q_H * Q_W,), LEAST, tl.float32)
     total = tl.zeros((Q_H * Q_W,), tl.float32)
     o = tl.zeros((Q_H * Q_W, BLOCK_D), tl.float32)
-    for step in range(0, walk[6]):
+    for step in range(walk[6]):
         k_line, k_column = tile_at(walk, step)
         key = pixels_of(k_line, k_column, height, width, K_H, K_W)
         k_tile = load_tile(k, k_row, key[2], side, D, BLOCK_D)
         v_tile = load_tile(v, v_row, key[2], side, D, BLOCK_D)
         s = tl.dot(q_tile, tl.trans(k_tile), input_precision="ieee") * scale_log2
-        if not all_seen(
-            line, column, k_line, k_column, window, Q_H, Q_W, K_H, K_W, FLAT, LIMITED, PREFIX
-        ):
+        if not all_seen(line, column, k_line, k_column, window, Q_H, Q_W, K_H, K_W, FLAT, LIMITED, PREFIX):
             seen = sees(as_column(query), as_row(key), window, FLAT, LIMITED, PREFIX)
             s = tl.where(seen, s, float("-inf"))
         grown = tl.maximum(largest, tl.max(s, 1))

@@ -141,7 +141,10 @@ causal_pixel_softmax.register_autograd(_differentiate, setup_context=_save)
 
 
 @register_flop_formula(
-    [torch.ops.imagen_fast.causal_pixel_softmax_triton, torch.ops.imagen_fast.causal_pixel_softmax_backward_triton]
+    [
+        torch.ops.imagen_fast.causal_pixel_softmax_triton,
+        torch.ops.imagen_fast.causal_pixel_softmax_backward_triton,
+    ]
 )
 def flops(*_: Any, **__: Any) -> int:
     """PyTorch's counter counts matrix products, and this op has none."""
