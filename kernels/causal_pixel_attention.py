@@ -4,23 +4,25 @@
 
 The query (j, k) sees the key (y, x) if it comes no later in raster order, y >= j - above and
 k - left <= x <= k + right; and every key whose raster number is below ``prefix``. Backward, with P made again
-from the saved log-sum-exp:
+from each row's saved largest logit and sum:
 
-    dv = p^T do,  ds = p * (dp - delta),  dp = do v^T,  delta = rowsum(do * out),  dq = scale ds k,  dk = scale ds^T q
+    dv = p^T do,  ds = p * (dp - delta),  dp = do v^T,  delta = rowsum(do * out)
+    dq = scale ds k,  dk = scale ds^T q
 
-q, k, v are ``[B, N, H, D]`` in raster order, N = height * width; any strides with a contiguous last dimension.
+q, k, v are ``[B, N, H, D]`` in raster order, N = height * width; any strides with a contiguous last
+dimension.
 Products accumulate in fp32, statistics are fp32, and probabilities are rounded to the input's type before the
 second product, as in FlashAttention (Dao et al., 2022, arXiv:2205.14135; its backward is that of Dao, 2023,
 arXiv:2307.08691).
 
 Rows of a product are a tile of pixels, 8 x 8 or 8 x 16, and not a run of the raster: what such a tile sees of a
-quadrant or a neighbourhood is a rectangle of tiles, which the program walks; other tiles are never loaded,
-and only those that a query of the tile sees in part are masked (causal_pixel_attention_tiles.py). All earlier
+quadrant or a neighbourhood is a rectangle of tiles, which the program walks; other tiles are never
+loaded, and only those that a query of the tile sees in part are masked (causal_pixel_attention_tiles.py). All earlier
 pixels of a grid are those of one line of N pixels: a tile is then a run, and no second code is needed. Tiles
 that hold the prefix are walked first. A program finds all of this by arithmetic: there are no tables.
 
-Bytes: q, k, v and out once forward, with 4 a row of statistics; twice q, k, v and do, out and the three
-gradients backward, and 16 a row. With P the pairs of a query and a key that it sees: 4 P D operations and P
+Bytes: q, k, v and out once forward, with 8 a row of statistics; twice q, k, v and do, out and the three
+gradients backward, and 24 a row. With P the pairs of a query and a key that it sees: 4 P D operations and P
 exponentials a head forward, 14 P D and 2 P backward, of which 10 P D and P are needed: no atomics, so that
 the logits and dp are made twice.
 """

@@ -1,4 +1,4 @@
-"""Backward kernels of causal pixel attention: dq and delta by tiles of queries, then dk and dv by tiles of keys.
+"""Backward kernels of causal pixel attention: dq by tiles of queries, then dk and dv by keys.
 
 Neither adds to what another program wrote: no atomics, and the same bits in every run. The price is that the
 logits and dp are made twice. The gradients of the logits are kept without the scale, which is applied to the
@@ -81,7 +81,7 @@ def causal_attention_backward_queries(
 
     # Store
     if q.dtype.element_ty == tl.float32:
-        # rowsum(do * out) differs from rowsum(p * dp) by its own roundings, which a row of few keys would show.
+        # rowsum(do * out) is rowsum(p * dp) but for its own roundings, which a row of few keys would show.
         rest = rest / total
         row_delta += rest
         dq_tile -= rest[:, None] * k_mean

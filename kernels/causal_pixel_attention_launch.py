@@ -80,7 +80,7 @@ def run_forward(
     prefix: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """The output, and of every row the largest logit and the sum of exponentials over it, [B, H, 2, N] in fp32."""
+    """The output, and of every row the largest logit and the sum over it, [B, H, 2, N] in fp32."""
     window = simplest(height, width, above, left, right, prefix)
     case = Case(int(q.shape[-1]), q.dtype, launch.capability(q.device))
     out, statistics = _empty(q), _of_rows(q, 2)

@@ -1,4 +1,4 @@
-"""Block shapes of causal pixel attention: how many pixels a tile has, how it lies on the grid, how many warps.
+"""Block shapes of causal pixel attention: pixels of a tile, its sides, warps.
 
 Chosen as those of masked-patch attention were: the largest tiles that spill on no chip, with 64 rows where a
 Hopper matrix instruction wants them. No stopwatch has chosen among them yet.
@@ -26,8 +26,8 @@ def sides(window: Window, pixels: int) -> tuple[int, int]:
 
 
 def forward_blocks(window: Window, case: Case) -> Blocks:
-    """Every tile of keys comes from L2 once a tile of queries, and 64 queries make about as much work for the
-    matrix units of a Hopper as L2 can feed: 128 where a query sees far. Near a query 64 see fewer keys in vain.
+    """Every tile of keys comes from L2 once a tile of queries, and 64 queries make about as much work for
+    the matrix units of a Hopper as L2 can feed: 128 where a query sees far. Near a query 64 see fewer keys in vain.
     """
     if case.dtype == torch.float32:
         return Blocks(32, 32, 4) if case.width <= 32 else Blocks(32 if case.width <= 64 else 16, 64, 8)

@@ -1,4 +1,4 @@
-"""Tiles of pixels: which of them see each other, in which order a program walks them, which pairs need a mask.
+"""Tiles of pixels: who sees whom, in which order a program walks them, who needs a mask.
 
 A tile holds TILE_H lines of TILE_W pixels, as rows of a product; tiles are numbered in raster order. What a
 tile of queries sees is a rectangle of tiles of keys, since what a query sees is one but for the end of its own
@@ -18,7 +18,7 @@ import triton.language as tl
 
 @triton.jit
 def pixels_of(line, column, height, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
-    """Line, column and raster number of a tile's pixels; those outside the grid have the first number past it."""
+    """Line, column and raster number of a tile's pixels; outside the grid it is the first past it."""
     lane = tl.arange(0, TILE_H * TILE_W)
     y = line * TILE_H + lane // TILE_W
     x = column * TILE_W + lane % TILE_W
@@ -101,7 +101,7 @@ def all_seen(
     FLAT: tl.constexpr, LIMITED: tl.constexpr, PREFIX: tl.constexpr,
 ):  # fmt: skip
     """Whether every query of a tile sees every key of another, so that no mask is needed."""
-    height, width, above, left, right, prefix = window
+    _height, width, above, left, right, prefix = window
     j, k, y, x = q_line * Q_H, q_column * Q_W, k_line * K_H, k_column * K_W
     if FLAT:
         seen = x + K_W - 1 <= k

@@ -8,8 +8,8 @@ scores are ``[L, N, N]`` of queries and keys in raster order, any strides; who s
 and read once; longer ones are read twice, in tiles. What is not seen is never read.
 
 Bytes of a matrix, with P the pairs that see each other and 2 or 4 bytes a number: P + N^2 numbers forward,
-2 P + N^2 backward, with P about N^2 / 2 for all earlier pixels, N^2 / 4 for a quadrant. P exponentials forward,
-about five operations a pair. Memory sets the time.
+2 P + N^2 backward, with P about N^2 / 2 for all earlier pixels, N^2 / 4 for a quadrant. P exponentials
+forward, about five operations a pair. Memory sets the time.
 """
 
 from collections.abc import Callable, Iterator
@@ -109,8 +109,8 @@ def supports(
         return f"scores are {scores.dtype}: float16, bfloat16 or float32 is served"
     if scores.ndim != 3 or scores.shape[1:] != (pixels, pixels):
         return (
-            f"scores have shape {list(scores.shape)}: [L, {pixels}, {pixels}] for the {height}x{width} pixels "
-            "is served"
+            f"scores have shape {list(scores.shape)}: [L, {pixels}, {pixels}] for the {height}x{width} "
+            "pixels is served"
         )
     return None
 
