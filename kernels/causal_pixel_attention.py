@@ -15,9 +15,9 @@ Products accumulate in fp32, statistics are fp32, and probabilities are rounded 
 second product, as in FlashAttention (Dao et al., 2022, arXiv:2205.14135; its backward is that of Dao, 2023,
 arXiv:2307.08691).
 
-Rows of a product are a tile of pixels, 8 x 8 or 8 x 16, and not a run of the raster: what such a tile sees of a
-quadrant or a neighbourhood is a rectangle of tiles, which the program walks; other tiles are never
-loaded, and only those that a query of the tile sees in part are masked (causal_pixel_attention_tiles.py). All earlier
+Rows of a product are a tile of pixels, 8 x 8 or 8 x 16, and not a run of the raster: what such a tile sees of
+a quadrant or a neighbourhood is a rectangle of tiles, which the program walks; other tiles are never loaded,
+and only those that the queries do not see whole are masked (causal_pixel_attention_tiles.py). All earlier
 pixels of a grid are those of one line of N pixels: a tile is then a run, and no second code is needed. Tiles
 that hold the prefix are walked first. A program finds all of this by arithmetic: there are no tables.
 

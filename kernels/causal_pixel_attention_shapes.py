@@ -27,7 +27,8 @@ def sides(window: Window, pixels: int) -> tuple[int, int]:
 
 def forward_blocks(window: Window, case: Case) -> Blocks:
     """Every tile of keys comes from L2 once a tile of queries, and 64 queries make about as much work for
-    the matrix units of a Hopper as L2 can feed: 128 where a query sees far. Near a query 64 see fewer keys in vain.
+    the matrix units of a Hopper as L2 can feed: 128 where a query sees far. Of keys near by, 64 see fewer in
+    vain.
     """
     if case.dtype == torch.float32:
         return Blocks(32, 32, 4) if case.width <= 32 else Blocks(32 if case.width <= 64 else 16, 64, 8)

@@ -1,10 +1,10 @@
 """Tiles of pixels: who sees whom, in which order a program walks them, who needs a mask.
 
 A tile holds TILE_H lines of TILE_W pixels, as rows of a product; tiles are numbered in raster order. What a
-tile of queries sees is a rectangle of tiles of keys, since what a query sees is one but for the end of its own
-line: the last line of tiles may be shorter. The tiles that hold the prefix come before all others in the
+tile of queries sees is a rectangle of tiles of keys, since what a query sees is one but for the end of its
+own line: the last line of tiles may be shorter. The tiles that hold the prefix come before all others in the
 tiles' order. So a walk is the first ``leading`` tiles, and then the rectangle without what was met already,
-which can only be missing at its beginning. Looked at from a tile of keys all of this is turned by 180 degrees:
+which can only be missing at its beginning. From a tile of keys all of this looks turned by 180 degrees:
 there the first line of tiles may be shorter.
 
 A walk is ``(leading, across, line, column, columns, skipped, count)``: the number of tiles before the
