@@ -25,7 +25,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from imagen_fast.figures import put_into
-from imagen_fast.kernels import masked_patch_attention, masked_pixel_mse
+from imagen_fast.kernels import (
+    causal_pixel_attention,
+    causal_pixel_softmax,
+    masked_patch_attention,
+    masked_pixel_mse,
+)
 from imagen_fast.kernels.chips import CHIPS, MULTIPROCESSORS, Occupancy, occupancy
 from imagen_fast.kernels.cost import IMAGES, Work, least_time, work
 from imagen_fast.kernels.launch import Launch, recording
@@ -119,7 +124,7 @@ def compile_for(launch: Launch, capability: int, case: str = "") -> Report:
         matrix=len(re.findall(_MATRIX, sass)),
         newest=len(re.findall(_NEWEST.get(capability // 10, r"\bHMMA\b"), sass)),
         warps=launch.options["num_warps"],
-        half=name.startswith("attention") and launch.arguments["q"].dtype != torch.float32,
+        half="attention" in name and launch.arguments["q"].dtype != torch.float32,
         work=work(launch),
     )
 
@@ -138,7 +143,7 @@ def problems(report: Report) -> list[str]:
 def launches(capability: int) -> Iterator[tuple[str, Launch]]:
     """Every launch of every kernel module, as this chip would get it. A kernel met again is not repeated."""
     seen = set()
-    for module in (masked_patch_attention, masked_pixel_mse):
+    for module in (masked_patch_attention, masked_pixel_mse, causal_pixel_attention, causal_pixel_softmax):
         for case, run in module.aot_launches():
             with recording(capability) as recorded:
                 run()

@@ -8,6 +8,7 @@ empty margins are not.
 from dataclasses import dataclass
 from typing import Any
 
+from imagen_fast.kernels.causal_pixel_window import Window, pairs
 from imagen_fast.kernels.chips import Chip
 from imagen_fast.kernels.launch import Launch
 
@@ -45,6 +46,15 @@ _ATTENTION = {
     "attention_backward_keys": _Attention(4, 1, of_queries=2, of_keys=4, statistics=2),
     "attention_backward_bias": _Attention(2, 1, of_queries=2, of_keys=2, statistics=2),
 }
+_CAUSAL = {
+    "causal_attention_forward": _Attention(2, 1, of_queries=2, of_keys=2, statistics=2),
+    # The output for delta, which goes out.
+    "causal_attention_backward_queries": _Attention(3, 1, of_queries=4, of_keys=2, statistics=3),
+    "causal_attention_backward_keys": _Attention(4, 1, of_queries=2, of_keys=4, statistics=3),
+}
+# Numbers read of each pair that is seen; what is written is a whole matrix. Exponentials a pair.
+_SOFTMAX = {"causal_softmax_forward": (1, 1), "causal_softmax_backward": (2, 0)}
+_SOFTMAX_OPERATIONS = 5  # a pair: largest, difference, sum, quotient, exponential; or two products and sums
 # Tensors of a value a pixel read or written in the prediction's type, beside the image.
 _PIXEL_MSE = {"pixel_mse_forward": 1, "pixel_mse_backward": 2}
 _PIXEL_OPERATIONS = 10  # a value: mean, variance, normalising, square
@@ -55,6 +65,10 @@ def work(launch: Launch) -> Work | None:
     name, given = launch.kernel.fn.__name__, launch.arguments
     if name in _PIXEL_MSE:
         return _pixel_mse(_PIXEL_MSE[name], given)
+    if name in _SOFTMAX:
+        return _softmax(*_SOFTMAX[name], given)
+    if name in _CAUSAL:
+        return _causal(_CAUSAL[name], given)
     if given["q_spans"] is not None or given["k_spans"] is not None:
         return None
     return _attention(name, given)
@@ -70,6 +84,23 @@ def _attention(name: str, given: dict[str, Any]) -> Work:
         statistics = 2  # for the gradient of a bias
     moved = (of.of_queries * m + of.of_keys * n) * d * size + statistics * m * 4
     return Work(heads * moved, heads * of.products * 2 * m * n * d, heads * of.exponentials * m * n)
+
+
+def _causal(of: _Attention, given: dict[str, Any]) -> Work:
+    """Of the pairs that see each other; what is masked is a margin of a tile."""
+    heads, d = IMAGES * given["heads"], given["D"]
+    n = given["height"] * given["width"]
+    seen = pairs(*(given[name] for name in Window._fields))
+    moved = (of.of_queries + of.of_keys) * n * d * given["q"].dtype.itemsize + of.statistics * n * 4
+    return Work(heads * moved, heads * of.products * 2 * seen * d, heads * of.exponentials * seen)
+
+
+def _softmax(read: int, exponentials: int, given: dict[str, Any]) -> Work:
+    """Of one matrix an image."""
+    n = given["height"] * given["width"]
+    seen = pairs(*(given[name] for name in Window._fields))
+    moved = (read * seen + n * n) * given["p"].dtype.itemsize
+    return Work(IMAGES * moved, IMAGES * _SOFTMAX_OPERATIONS * seen, IMAGES * exponentials * seen)
 
 
 def _pixel_mse(tensors: int, given: dict[str, Any]) -> Work:

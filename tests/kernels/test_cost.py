@@ -5,7 +5,15 @@ from functools import partial
 import pytest
 import torch
 
-from imagen_fast.kernels import chips, cost, launch, masked_patch_attention, masked_pixel_mse
+from imagen_fast.kernels import (
+    causal_pixel_attention,
+    causal_pixel_softmax,
+    chips,
+    cost,
+    launch,
+    masked_patch_attention,
+    masked_pixel_mse,
+)
 
 needs_triton = pytest.mark.skipif(not launch.INSTALLED, reason="launches name Triton kernels")
 CHIPS = {chip.name: chip for chip in chips.CHIPS}
@@ -119,3 +127,30 @@ def test_the_pixel_error_reads_prediction_and_image_once() -> None:
     run = partial(masked_pixel_mse.run_forward, prediction, image, None, None, True, 1e-6)
     (launched,) = recorded(run)
     assert cost.work(launched).bytes == cost.IMAGES * 196 * 768 * (2 + 4)
+
+
+# Of 32x32 pixels: all earlier ones, and those of the quadrant.
+@needs_triton
+@pytest.mark.parametrize(("right", "seen"), [(32, 1024 * 1025 // 2), (0, (32 * 33 // 2) ** 2)])
+def test_causal_kernels_have_the_work_of_the_pairs_that_see_each_other(right, seen) -> None:
+    window = (32, 32, 32, 32, right, 0)
+    q, k, v = qkv(1024)
+    heads, tensor, row = cost.IMAGES * 12, 1024 * 64 * 2, 1024 * 4
+    (forward,) = recorded(partial(causal_pixel_attention.run_forward, q, k, v, *window, 0.1))
+    assert cost.work(forward) == cost.Work(
+        heads * (4 * tensor + 2 * row), heads * 4 * seen * 64, heads * seen
+    )
+    out, statistics = torch.empty_like(q), torch.empty((2, 12, 2, 1024), device="meta")
+    backward = partial(causal_pixel_attention.run_backward, out, q, k, v, out, statistics, *window, 0.1)
+    works = [cost.work(one) for one in recorded(backward)]
+    assert sum(work.operations for work in works) == heads * 7 * 2 * seen * 64
+    assert sum(work.exponentials for work in works) == heads * 2 * seen
+    assert sum(work.bytes for work in works) == heads * (12 * tensor + 6 * row)
+
+    scores = torch.empty((2, 1024, 1024), dtype=torch.bfloat16, device="meta")
+    (softmax,) = recorded(partial(causal_pixel_softmax.run_forward, scores, *window))
+    work = cost.work(softmax)
+    assert work.bytes == cost.IMAGES * 2 * (seen + 1024**2)
+    assert work.exponentials == cost.IMAGES * seen
+    (softmax,) = recorded(partial(causal_pixel_softmax.run_backward, scores, scores, *window))
+    assert cost.work(softmax).bytes == cost.IMAGES * 2 * (2 * seen + 1024**2)
