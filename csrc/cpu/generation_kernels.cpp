@@ -85,6 +85,8 @@ void attend_step_one(const StepCache& cache, const Step& step, const StepTokens&
     float* scores = queries + TILE_ROWS * width;
     float* result = scores + TILE_ROWS * keys_row;
     const Floats factor = all(step.scale * LOG2_E);
+    std::uint8_t everyone[LANES];
+    std::fill_n(everyone, LANES, 1);
     in_tiles(new_tokens, [&](auto many, std::int64_t first) {
         for (int i = 0; i < many; ++i) std::copy_n(row(q, first + i), width, queries + i * width);
         Floats most[many];
@@ -97,11 +99,11 @@ void attend_step_one(const StepCache& cache, const Step& step, const StepTokens&
                     const std::int64_t n = at + l * LANES;
                     Floats score = tile.sum[i][l] * factor;
                     if (step.mask || n + LANES > seen) {
-                        std::uint8_t sees[LANES];
-                        for (int lane = 0; lane < LANES; ++lane)
-                            sees[lane] =
-                                n + lane < seen && (!step.mask || step.mask[(first + i) * seen + n + lane]);
-                        const Ints there = __builtin_convertvector(read<Bytes>(sees), Ints);
+                        const std::int64_t left = std::clamp<std::int64_t>(seen - n, 0, LANES);
+                        const std::uint8_t* mask = step.mask ? step.mask + (first + i) * seen + n : everyone;
+                        std::uint8_t some[LANES] = {};
+                        if (left < LANES) mask = std::copy_n(mask, left, some) - left;
+                        const Ints there = __builtin_convertvector(read<Bytes>(mask), Ints);
                         score = there != 0 ? score : all(UNSEEN);
                     }
                     most[i] = larger(most[i], score);

@@ -191,7 +191,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="The folder for runs, pictures and figures.")] = Path("out/demo"),
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no messages.")] = False,
 ) -> None:
-    """Show on handwritten digits that pretraining pays: with it and without, ten labels a class."""
+    """Show on handwritten digits that pretraining pays, and that a model learns to draw them."""
     from imagen_fast.tasks.demo import demo as task
 
     result = task(out, quiet)

@@ -1,4 +1,4 @@
-"""The demo's table."""
+"""The demo's tables."""
 
 from __future__ import annotations
 
@@ -23,9 +23,17 @@ def show(result: DemoResult) -> None:
         table.add_row(name, f"{mean(values):.1%}", spread, f"{mean(result.seconds[name]):.1f}")
     console = get_console()
     console.print(table)
+    likelihood = Table(title="how likely held-out digits are found", title_justify="left")
+    likelihood.add_column("model")
+    likelihood.add_column("bits per dimension", justify="right")
+    for name, bits in result.bits_per_dim.items():
+        likelihood.add_row(name, f"{bits:.3f}")
+    console.print(likelihood)
     console.print(
         f"one pretraining, {result.pretrain_seconds:.1f} s; then {len(result.seeds)} seeds of each training, "
         f"accuracy of the last weights on the fifth of the digits that no training saw\n"
+        f"the pixel transformer learned for {result.causal_seconds:.1f} s; completion.png shows digits whose "
+        f"lower half it drew\n"
         f"pictures and demo.json are in {result.folder}",
         highlight=False,
     )

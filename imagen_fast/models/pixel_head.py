@@ -66,9 +66,11 @@ class PixelHead(nn.Module):
             known: [..., values], of which the earlier channels of each pixel are read; needed for `channels`
                 above 1.
         """
-        if self.values == 1:
-            return tokens[..., None, :]
-        hidden = self.spread(tokens).unflatten(-1, (self.values, -1))
+        return self.condition(self.spread(tokens) if self.values > 1 else tokens, known)
+
+    def condition(self, spread: Tensor, known: Tensor | None = None) -> Tensor:
+        """As `hidden`, of tokens that were spread already: [..., values * width] -> [..., values, width]."""
+        hidden = spread.unflatten(-1, (self.values, -1))
         if self.channels == 1:
             return hidden
         assert known is not None
@@ -76,9 +78,7 @@ class PixelHead(nn.Module):
         scaled = known.unflatten(-1, (-1, self.channels))[..., :-1].to(hidden.dtype)
         scaled = scaled * (2 / (self.levels - 1)) - 1
         # Below the diagonal: channel c reads the channels before it.
-        weight = self.earlier * torch.ones(
-            self.channels, self.channels - 1, device=tokens.device, dtype=tokens.dtype
-        ).tril(-1).unsqueeze(1)
+        weight = self.earlier * hidden.new_ones(self.channels, self.channels - 1).tril(-1)[:, None]
         told = torch.einsum("...e,cwe->...cw", scaled, weight)
         return nn.functional.gelu(pixels + told).flatten(-3, -2)
 
@@ -97,7 +97,10 @@ class PixelHead(nn.Module):
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """[..., width] -> float32 [..., levels]."""
-        scores = self.project(hidden)
+        return self.distribution(self.project(hidden))
+
+    def distribution(self, scores: Tensor) -> Tensor:
+        """As `log_probabilities`, of vectors that were projected already."""
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if self.kind == "categorical":
             return scores.log_softmax(-1)

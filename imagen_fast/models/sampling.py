@@ -86,15 +86,18 @@ def steps(config: PixelConfig, known: int = 0, one_by_one: bool = False) -> Iter
 
 def _views(config: PixelConfig, steps: list[Tensor]) -> Iterator[View]:
     """What each step sees of the slots, which are filled in the order of the steps."""
-    order = torch.cat(steps)
-    seen = config.attended.window(config.grid).visible()[order][:, order]
+    order = torch.cat(steps).to(torch.int32)
+    window = config.attended.window(config.grid)
     first = 0
     for step in steps:
         last = first + len(step)
-        mask = seen[first:last, :last]
-        low = int(mask.any(0).int().argmax())
-        mask = mask[:, low:].contiguous()
-        yield View(first, last, low, None if bool(mask.all()) else mask)
+        if len(step) == 1 and isinstance(config.context, Raster):
+            yield View(first, last, 0, None)
+        else:
+            mask = window.sees(order[first:last], order[:last])
+            low = int(mask.any(0).int().argmax())
+            mask = mask[:, low:].contiguous()
+            yield View(first, last, low, None if bool(mask.all()) else mask)
         first = last
 
 
@@ -144,6 +147,9 @@ class Generation:
         self.parts[:, -1] = model.embed.start
         self.parts[:, :known] = model.embed.embed(self.values[:, :known])
         self.blocks = [_StepBlock(block, batch, config.tokens) for block in model.blocks]  # type: ignore[arg-type]
+        head = model.head
+        self.spread = few_rows_linear(head.spread.weight, head.spread.bias) if head.values > 1 else None
+        self.project = few_rows_linear(head.project.weight, head.project.bias)
 
     def tokens(self, step: int) -> Tensor:
         """The model's output [B, m, E] for the places of a step, once all steps before it are known."""
@@ -154,6 +160,17 @@ class Generation:
         for block in self.blocks:
             x = block(x, view)
         return self.model.norm(x)
+
+    def draw(self, tokens: Tensor, uniform: Tensor, choice: Choice) -> Tensor:
+        """Values [B, m, U] of the tokens [B, m, E]: one channel of all their pixels after the other."""
+        head = self.model.head
+        spread = tokens if self.spread is None else self.spread(tokens)
+        drawn = torch.zeros_like(uniform, dtype=torch.int64)
+        for channel in range(head.channels):
+            each = slice(channel, None, head.channels)
+            hidden = head.condition(spread, drawn)[..., each, :]
+            drawn[..., each] = choice.draw(head.distribution(self.project(hidden)), uniform[..., each])
+        return drawn
 
     def know(self, step: int, values: Tensor) -> None:
         """The values [B, m, U] of a step have been drawn."""
@@ -208,19 +225,8 @@ def generate(
     for step, places in enumerate(state.steps):
         tokens = state.tokens(step)
         if step > 0 or not known:
-            state.know(step, _draw(model, tokens, uniform[:, places], choice))
+            state.know(step, state.draw(tokens, uniform[:, places], choice))
     return state.values
-
-
-def _draw(model: PixelTransformer, tokens: Tensor, uniform: Tensor, choice: Choice) -> Tensor:
-    """Values [B, m, U] of the tokens [B, m, E]: one channel of all their pixels after the other."""
-    head = model.head
-    drawn = torch.zeros_like(uniform, dtype=torch.int64)
-    for channel in range(head.channels):
-        each = slice(channel, None, head.channels)
-        log_probabilities = head.log_probabilities(head.hidden(tokens, drawn)[..., each, :])
-        drawn[..., each] = choice.draw(log_probabilities, uniform[..., each])
-    return drawn
 
 
 def _uniform(seed: int, first: int, shape: tuple[int, int, int]) -> Tensor:

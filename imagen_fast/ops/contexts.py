@@ -221,11 +221,15 @@ class Window(NamedTuple):
 
     def visible(self, device: torch.device | None = None) -> Tensor:
         """[N, N] bool: row i is true where query i sees the key."""
-        i = torch.arange(self.height * self.width, device=device)
-        j, k = i // self.width, i % self.width
-        down, along = j[:, None] - j, k[:, None] - k
+        every = torch.arange(self.height * self.width, device=device)
+        return self.sees(every, every)
+
+    def sees(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """[M, N] bool, of raster numbers [M] and [N]: which query sees which key."""
+        q, k = queries[:, None], keys[None]
+        down, along = q // self.width - k // self.width, q % self.width - k % self.width
         near = (down <= self.above) & (along <= self.left) & (along >= -self.right)
-        return ((i <= i[:, None]) & near) | (i < self.prefix)
+        return ((k <= q) & near) | (k < self.prefix)
 
 
 @dataclass(frozen=True)
