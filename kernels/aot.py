@@ -43,6 +43,7 @@ _TYPES = {
     torch.int32: "*i32",
     torch.int64: "*i64",
     torch.uint8: "*u8",
+    torch.float64: "*fp64",
     torch.bool: "*i1",
 }
 
@@ -119,9 +120,16 @@ def compile_for(launch: Launch, capability: int, case: str = "") -> Report:
         matrix=len(re.findall(_MATRIX, sass)),
         newest=len(re.findall(_NEWEST.get(capability // 10, r"\bHMMA\b"), sass)),
         warps=launch.options["num_warps"],
-        half=name.startswith("attention") and launch.arguments["q"].dtype != torch.float32,
+        half=_products_in_half(launch),
         work=work(launch),
     )
+
+
+def _products_in_half(launch: Launch) -> bool:
+    """Whether the kernel multiplies tiles of ``q``, or of ``hidden`` and a weight, and in a half type."""
+    given = launch.arguments
+    left = given["q"] if "q" in given else given["hidden"] if "weight" in given else None
+    return left is not None and left.dtype != torch.float32
 
 
 def problems(report: Report) -> list[str]:
