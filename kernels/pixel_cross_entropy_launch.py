@@ -59,7 +59,7 @@ def run_sum(rows: Rows, options: Sequence[float], made: Gradients) -> Tensor:
 
 
 def run_rows(rows: Rows, options: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """The loss of each row [G, M], and log Z if the weight stays on the chip: chunks make their logits again."""
+    """The losses [G, M], and log Z if the weight stays on the chip: chunks make their logits again."""
     losses = torch.empty(rows.target.shape, dtype=torch.float32, device=rows.hidden.device)
     none = Gradients(None, None, None)
     if not fused(rows.weight):

@@ -15,7 +15,7 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 @triton.jit
 def softmax(z, log_z):
-    """p and a factor a row whose product is the softmax, and log Z; ``log_z`` is None where it is not known."""
+    """p and a factor a row whose product is the softmax, and log Z; ``log_z`` is None where not known."""
     if log_z is None:
         largest = tl.max(z, 0)
         p = tl.exp2(z * LOG2_E - (largest * LOG2_E)[None, :])

@@ -31,10 +31,6 @@ class Rows:
     def number(self) -> int:
         return self.target.numel()
 
-    @property
-    def in_half(self) -> bool:
-        return self.hidden.dtype != torch.float32
-
     def arguments(self) -> dict[str, Any]:
         """Tensors and steps to a row. With one step in every tensor there are no groups to divide by."""
         length = self.target.shape[1]
@@ -82,8 +78,8 @@ def unserved(
         return f"hidden, weight and bias are {names}: one of float16, bfloat16, float32 is served"
     if hidden.ndim != 3 or weight.ndim != 2 or hidden.shape[2] != weight.shape[1] or not weight.numel():
         return (
-            f"hidden has shape {list(hidden.shape)} and weight {list(weight.shape)}: [G, M, E] and [V, E], not "
-            "empty, are served"
+            f"hidden has shape {list(hidden.shape)} and weight {list(weight.shape)}: [G, M, E] and a weight "
+            "of as many columns, neither of them none, are served"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         return f"bias has shape {list(bias.shape)}: [{weight.shape[0]}] is served"
