@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from imagen_fast.kernels import launch
-from imagen_fast.kernels.predicted_chunks import Chunk, Sums, in_chunks
-from imagen_fast.kernels.predicted_launch import Gradients, Rows, slots, zeros
+from imagen_fast.kernels.predicted_chunks import in_chunks
+from imagen_fast.kernels.predicted_launch import Gradients, Rows, in_tiles, side
 
 if launch.INSTALLED:
     from imagen_fast.kernels.pixel_cross_entropy_fused import cross_entropy_fused
@@ -40,10 +40,6 @@ def _optional(options: Sequence[float], levels: int, device: torch.device) -> di
         "sharpness": sharpness,
         "norms": norms,
     }
-
-
-def side(size: int, least: int) -> int:
-    return max(least, 1 << (size - 1).bit_length())
 
 
 def fused(weight: Tensor) -> bool:
@@ -84,49 +80,22 @@ def _fused(
     rows: Rows, options: Sequence[float], made: Gradients, summed: bool = False, **given: Tensor
 ) -> Tensor:
     """32 rows on Hopper and 16 elsewhere fill 8 warps; without gradients two programs share a processor."""
-    device, (levels, width) = rows.hidden.device, rows.weight.shape
-    training = made.hidden is not None or made.weight is not None
-    block = 32 if launch.capability(device) == 90 else 16
-    programs = slots(rows.number, block, device, resident=1 if training else 2)
-    f32 = {"dtype": torch.float32, "device": device}
-    d_weight = None if made.weight is None else torch.empty((programs, levels, width), **f32)
-    d_bias = None if made.bias is None else torch.empty((programs, levels), **f32)
-    sums = torch.empty((programs,), dtype=torch.float64, device=device) if summed else None
-    arguments = rows.arguments() | _optional(options, levels, device)
-    arguments |= {name: given.get(name) for name in ("losses", "log_z_made", "log_z_saved", "d_losses")}
-    arguments |= {"sums": sums, "d_hidden": made.hidden, "d_weight": d_weight, "d_bias": d_bias}
-    arguments |= {"weight": rows.weight, "bias": rows.bias, "V": levels}
-    arguments |= {"BLOCK_M": block, "BLOCK_V": side(levels, _LEAST_SIDE), "BLOCK_E": side(width, _LEAST_SIDE)}
-    launch.launch(cross_entropy_fused, programs, arguments, num_warps=8, num_stages=1)
-    if d_weight is not None:
-        made.weight = d_weight.sum(0)
-    if d_bias is not None:
-        made.bias = d_bias.sum(0)
-    return zeros(torch.Size(), rows.hidden, torch.float64) if sums is None else sums.sum()
+    levels, width = rows.weight.shape
+    own: dict[str, Any] = _optional(options, levels, rows.hidden.device)
+    own |= {name: given.get(name) for name in ("losses", "log_z_made", "log_z_saved", "d_losses")}
+    own |= {"V": levels, "BLOCK_V": side(levels, _LEAST_SIDE), "BLOCK_E": side(width, _LEAST_SIDE)}
+    block = 32 if launch.capability(rows.hidden.device) == 90 else 16
+    return in_tiles(
+        cross_entropy_fused, rows, made, summed, own, block, resident=1 if made.any else 2, warps=8
+    )
 
 
 def _chunked(
     rows: Rows, options: Sequence[float], made: Gradients, summed: bool = False, **given: Tensor
 ) -> Tensor:
-    device, levels = rows.hidden.device, len(rows.weight)
-    shared = rows.arguments() | _optional(options, levels, device)
-    for name in ("hidden", "hidden_group", "hidden_row", "rows", "E"):
-        del shared[name]
-    block_v = side(levels, 32)
-    block = max(1, min(32, _LOGITS // block_v))
-    shared |= {name: given.get(name) for name in ("losses", "d_losses")}
-    shared |= {"bias": rows.bias, "V": levels, "BLOCK_V": block_v, "BLOCK_M": block}
-
-    def run(chunk: Chunk) -> Sums:
-        programs = slots(chunk.count, block, device, resident=4)
-        sums = torch.empty((programs,), dtype=torch.float64, device=device) if summed else None
-        d_bias = None
-        if made.bias is not None:
-            d_bias = torch.empty((programs, levels), dtype=torch.float32, device=device)
-        own = {"logits": chunk.logits, "gradient": chunk.gradient, "sums": sums, "d_bias": d_bias}
-        own |= {"first": chunk.first, "end": chunk.first + chunk.count, "pitch": chunk.logits.stride(0)}
-        own |= {"gradient_pitch": None if chunk.gradient is None else chunk.gradient.stride(0)}
-        launch.launch(cross_entropy_rows, programs, shared | own, num_warps=4, num_stages=1)
-        return Sums(sums, d_bias)
-
-    return in_chunks(rows, made, run)
+    levels = len(rows.weight)
+    own: dict[str, Any] = _optional(options, levels, rows.hidden.device)
+    own |= {name: given.get(name) for name in ("losses", "d_losses")}
+    own |= {"V": levels, "BLOCK_V": side(levels, 32)}
+    block = max(1, min(32, _LOGITS // side(levels, 32)))
+    return in_chunks(cross_entropy_rows, rows, made, summed, own, block)

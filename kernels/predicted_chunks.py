@@ -8,14 +8,13 @@ rows there are.
 Rows that do not count are copied as zeros first: their gradient is zero, but in a product 0 * NaN is NaN.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from imagen_fast.kernels import launch
-from imagen_fast.kernels.predicted_launch import Gradients, Rows, step, zeros
+from imagen_fast.kernels.predicted_launch import Gradients, Rows, slots, step, zeros
 
 if launch.INSTALLED:
     from imagen_fast.kernels.predicted_rows import gather_counted
@@ -24,26 +23,13 @@ CHUNK = (
     24 * 2**20
 )  # bytes: half of Hopper's L2, so that rows of hidden and of its gradient find room in it too
 _ROWS, _COLUMNS = 32, 128  # of a tile that is copied
+_RESIDENT = 4  # programs a multiprocessor holds, 4 warps each
 
 
-class Chunk(NamedTuple):
-    """Rows first, ..., first + count - 1."""
-
-    first: int
-    count: int
-    logits: Tensor  # [count, V] fp32
-    gradient: Tensor | None  # [count, V] in the same memory, where it is wanted
-
-
-class Sums(NamedTuple):
-    """What a kernel adds up over the rows of a chunk, a part a program; None where nobody asks."""
-
-    losses: Tensor | None  # [programs] float64
-    d_bias: Tensor | None  # [programs, V]
-
-
-def in_chunks(rows: Rows, made: Gradients, run: Callable[[Chunk], Sums]) -> Tensor:
-    """The sum of the losses in float64, and the gradients in ``made``; ``run`` is the kernel of a chunk."""
+def in_chunks(
+    kernel: Any, rows: Rows, made: Gradients, summed: bool, own: dict[str, Any], block: int
+) -> Tensor:
+    """The sum of the losses in float64, and the gradients in ``made``; ``kernel`` is that of a chunk."""
     levels, width = rows.weight.shape
     hidden, at = rows.hidden, step(rows.hidden)
     copied = rows.keep is not None or rows.ignored is not None or at is None
@@ -54,7 +40,9 @@ def in_chunks(rows: Rows, made: Gradients, run: Callable[[Chunk], Sums]) -> Tens
     memory = torch.empty((most, pitch), dtype=torch.float32, device=hidden.device)
     copy = torch.empty((most, width), dtype=hidden.dtype, device=hidden.device) if copied else None
     total = zeros(torch.Size(), hidden, torch.float64)
-    wanted = made.hidden is not None or made.weight is not None
+    shared = rows.arguments() | own | {"bias": rows.bias, "BLOCK_M": block, "pitch": pitch}
+    for name in ("hidden", "hidden_group", "hidden_row", "rows", "E"):
+        del shared[name]
     for first in range(0, rows.number, most):
         count = min(most, rows.number - first)
         if copy is None:
@@ -62,17 +50,25 @@ def in_chunks(rows: Rows, made: Gradients, run: Callable[[Chunk], Sums]) -> Tens
         else:
             x = _counted(rows, copy, first, count)
         logits = memory[:count, :levels]
-        gradient = memory.view(hidden.dtype)[:count, :levels] if wanted else None
+        gradient = memory.view(hidden.dtype)[:count, :levels] if made.any else None
         _product(x, rows.weight.t(), logits)
-        sums = run(Chunk(first, count, logits, gradient))
-        if sums.losses is not None:
-            total += sums.losses.sum()
+
+        programs = slots(count, block, hidden.device, _RESIDENT)
+        sums = torch.empty((programs,), dtype=torch.float64, device=hidden.device) if summed else None
+        d_bias = memory.new_empty((programs, levels)) if made.bias is not None else None
+        arguments = shared | {"logits": logits, "gradient": gradient, "sums": sums, "d_bias": d_bias}
+        arguments |= {"first": first, "end": first + count}
+        arguments |= {"gradient_pitch": None if gradient is None else gradient.stride(0)}
+        launch.launch(kernel, programs, arguments, num_warps=4, num_stages=1)
+
+        if sums is not None:
+            total += sums.sum()
         if made.hidden is not None:
             torch.mm(gradient, rows.weight, out=made.hidden.view(-1, width)[first : first + count])
         if made.weight is not None:
             made.weight += _product(gradient.t(), x)
         if made.bias is not None:
-            made.bias += sums.d_bias.sum(0)
+            made.bias += d_bias.sum(0)
     return total
 
 

@@ -100,6 +100,10 @@ class Gradients:
     weight: Tensor | None
     bias: Tensor | None
 
+    @property
+    def any(self) -> bool:
+        return self.hidden is not None or self.weight is not None
+
     def tensors(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """An op returns tensors: empty ones for None."""
         d_hidden, d_weight, d_bias = (
@@ -122,9 +126,41 @@ def zeros(shape: torch.Size, like: Tensor, dtype: torch.dtype = torch.float32) -
     return torch.zeros(shape, dtype=dtype, device=like.device)
 
 
+def side(size: int, least: int) -> int:
+    """Of the tile that holds ``size``."""
+    return max(least, 1 << (size - 1).bit_length())
+
+
 def slots(rows: int, block: int, device: torch.device, resident: int) -> int:
     """Programs that share the tiles of rows: as many as the device holds at once."""
     return min(-(-rows // block), launch.processors(device) * resident)
+
+
+def in_tiles(
+    kernel: Any,
+    rows: Rows,
+    made: Gradients,
+    summed: bool,
+    own: dict[str, Any],
+    block: int,
+    resident: int,
+    warps: int,
+) -> Tensor:
+    """The sum of the losses in float64, and the gradients in ``made``, of a kernel that keeps the weight."""
+    device = rows.hidden.device
+    programs = slots(rows.number, block, device, resident)
+    f32 = {"dtype": torch.float32, "device": device}
+    d_weight = None if made.weight is None else torch.empty((programs, *rows.weight.shape), **f32)
+    d_bias = None if made.bias is None else torch.empty((programs, len(rows.weight)), **f32)
+    sums = torch.empty((programs,), dtype=torch.float64, device=device) if summed else None
+    arguments = rows.arguments() | own | {"weight": rows.weight, "bias": rows.bias, "BLOCK_M": block}
+    arguments |= {"sums": sums, "d_hidden": made.hidden, "d_weight": d_weight, "d_bias": d_bias}
+    launch.launch(kernel, programs, arguments, num_warps=warps, num_stages=1)
+    if d_weight is not None:
+        made.weight = d_weight.sum(0)
+    if d_bias is not None:
+        made.bias = d_bias.sum(0)
+    return zeros(torch.Size(), rows.hidden, torch.float64) if sums is None else sums.sum()
 
 
 def _run_scaled(gradient: Tensor, factor: Tensor) -> Tensor:
