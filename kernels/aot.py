@@ -25,7 +25,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from imagen_fast.figures import put_into
-from imagen_fast.kernels import masked_patch_attention, masked_pixel_mse
+from imagen_fast.kernels import (
+    masked_patch_attention,
+    masked_pixel_mse,
+    pixel_cross_entropy,
+    pixel_logistic_mixture,
+)
 from imagen_fast.kernels.chips import CHIPS, MULTIPROCESSORS, Occupancy, occupancy
 from imagen_fast.kernels.cost import IMAGES, Work, least_time, work
 from imagen_fast.kernels.launch import Launch, recording
@@ -146,7 +151,7 @@ def problems(report: Report) -> list[str]:
 def launches(capability: int) -> Iterator[tuple[str, Launch]]:
     """Every launch of every kernel module, as this chip would get it. A kernel met again is not repeated."""
     seen = set()
-    for module in (masked_patch_attention, masked_pixel_mse):
+    for module in (masked_patch_attention, masked_pixel_mse, pixel_cross_entropy, pixel_logistic_mixture):
         for case, run in module.aot_launches():
             with recording(capability) as recorded:
                 run()

@@ -8,7 +8,7 @@ hidden is ``[G, M, E]``, weight ``[3 K, E]``, targets are integers ``[G, M]``. N
 sums of losses float64. Rows that do not count are never read. The sum makes its gradients in the same pass,
 the losses of rows are made again backward; the weight's gradient is added up in one order.
 
-- Up to 16 logistics and 128 columns (half types): the weight, and its gradient, stay on the chip. A pass with
+- Up to 16 logistics and 64 columns (half types): the weight, and its gradient, stay on the chip. A pass with
   gradients moves 2 R E values for R rows, makes 18 R K E operations and 6 R K exponentials.
 - Wider, and in fp32: chunks of rows through cuBLAS (``predicted_chunks.py``).
 """
@@ -78,7 +78,7 @@ def aot_launches() -> Iterator[tuple[str, Callable[[], Any]]]:
         losses, saved = run_rows(rows, (256.0,))
         run_rows_backward(losses, saved, rows, (256.0,), asked(rows, True, True))
 
-    for width, dtype in ((64, torch.bfloat16), (128, torch.bfloat16), (512, torch.bfloat16)):
+    for width, dtype in ((64, torch.bfloat16), (512, torch.bfloat16)):
         hidden, weight = meta(256, 1024, width, dtype=dtype), meta(30, width, dtype=dtype)
         target, keep = meta(256, 1024, dtype=torch.int64), meta(256, 1024, dtype=torch.bool)
         rows = rows_of(hidden[:, :-1], weight, meta(30, dtype=dtype), target[:, 1:], keep[:, 1:], -100)

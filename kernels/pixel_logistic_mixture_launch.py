@@ -19,7 +19,7 @@ if launch.INSTALLED:
 
 MOST_LOGISTICS = 1024  # of which a row is held in registers
 LEAST_LOG_SCALE = -7.0  # that of the reference
-_KEPT, _WIDEST = 16, 128  # logistics and columns of a weight that stays on the chip
+_KEPT, _WIDEST = 16, 64  # logistics and columns of a weight that stays on the chip; 128 columns spill
 _LOGISTICS = 512  # of a tile between the products of a chunk
 
 
