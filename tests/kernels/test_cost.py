@@ -130,7 +130,7 @@ def test_the_pixel_error_reads_prediction_and_image_once() -> None:
 
 @needs_triton
 def test_pixel_cross_entropy_in_one_pass_has_the_work_of_its_formula() -> None:
-    """MAE's pixels: 28.9 million rows, whose exponentials and products take 2.9 ms of an H200 at the least."""
+    """MAE's pixels: 28.9 million rows, whose products take 2.9 ms of an H200 at the least."""
     name, run = next(iter(pixel_cross_entropy.aot_launches()))
     (launched,) = recorded(run)
     work, rows = cost.work(launched), 256 * 147 * 768

@@ -54,7 +54,8 @@ def test_far_scales(error_bound, target, width, log_scale) -> None:
     problem = Problem.of(target, (1, 21), width, 12, 256)
     problem.bias[8:] = log_scale
     problem.weight[8:] /= 16
-    bounded(error_bound, problem)
+    # A gradient in fp16 times 3 is rounded once more than the reference's, which shows in such large ones.
+    compare(error_bound, op, reference.pixel_logistic_mixture, problem, 256, times=4)
 
 
 @WIDTHS

@@ -55,23 +55,29 @@ class Problem:
 
 
 def outcome(
-    function: Callable[..., Tensor], problem: Problem, dtype: torch.dtype, weights: Tensor | None
+    function: Callable[..., Tensor],
+    problem: Problem,
+    dtype: torch.dtype,
+    weights: Tensor | None,
+    times: float = 3,
 ) -> dict[str, Tensor]:
-    """The sum, or with weights the losses of rows; gradients of three times the sum, or of the weighted."""
+    """The sum, or with weights the losses of rows; gradients of ``times`` the sum, or of the weighted."""
     given = {"hidden": problem.hidden, "weight": problem.weight, "bias": problem.bias}
     leaves = {name: x.detach().to(dtype).requires_grad_() for name, x in given.items() if x is not None}
     out = function(*(leaves.get(name) for name in given), problem.target, problem.keep, problem.ignore_index)
-    total = out.sum() * 3 if weights is None else (out * weights.to(out.dtype)).sum()
+    total = out.sum() * times if weights is None else (out * weights.to(out.dtype)).sum()
     gradients = torch.autograd.grad(total, list(leaves.values()))
     made = {"loss": (out.sum() if weights is None else out).detach()}
     return made | dict(zip(leaves, gradients, strict=True))
 
 
-def compare(error_bound, op: Callable, reference: Callable, problem: Problem, *options) -> None:
+def compare(
+    error_bound, op: Callable, reference: Callable, problem: Problem, *options, times: float = 3
+) -> None:
     """``op(..., *options, summed)`` against ``reference(..., *options)``: both ways, and every gradient."""
     for weights in (None, torch.randn(problem.target.shape).to(problem.hidden.device)):
         exact, plain = (
-            outcome(lambda *given: reference(*given, *options), problem, dtype, weights)
+            outcome(lambda *given: reference(*given, *options), problem, dtype, weights, times)
             for dtype in (torch.float64, problem.hidden.dtype)
         )
         summed = weights is None
@@ -80,6 +86,7 @@ def compare(error_bound, op: Callable, reference: Callable, problem: Problem, *o
             problem,
             problem.hidden.dtype,
             weights,
+            times,
         )
         for name, value in ours.items():
             error_bound(value, exact[name], plain[name], f"{name}, {'sum' if weights is None else 'rows'}")
