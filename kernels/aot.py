@@ -30,6 +30,8 @@ from imagen_fast.kernels import (
     causal_pixel_softmax,
     masked_patch_attention,
     masked_pixel_mse,
+    pixel_cross_entropy,
+    pixel_logistic_mixture,
 )
 from imagen_fast.kernels.chips import CHIPS, MULTIPROCESSORS, Occupancy, occupancy
 from imagen_fast.kernels.cost import IMAGES, Work, least_time, work
@@ -48,6 +50,7 @@ _TYPES = {
     torch.int32: "*i32",
     torch.int64: "*i64",
     torch.uint8: "*u8",
+    torch.float64: "*fp64",
     torch.bool: "*i1",
 }
 
@@ -124,9 +127,16 @@ def compile_for(launch: Launch, capability: int, case: str = "") -> Report:
         matrix=len(re.findall(_MATRIX, sass)),
         newest=len(re.findall(_NEWEST.get(capability // 10, r"\bHMMA\b"), sass)),
         warps=launch.options["num_warps"],
-        half="attention" in name and launch.arguments["q"].dtype != torch.float32,
+        half=_products_in_half(launch),
         work=work(launch),
     )
+
+
+def _products_in_half(launch: Launch) -> bool:
+    """Whether the kernel multiplies tiles of ``q``, or of ``hidden`` and a weight, and in a half type."""
+    given = launch.arguments
+    left = given["q"] if "q" in given else given["hidden"] if "weight" in given else None
+    return left is not None and left.dtype != torch.float32
 
 
 def problems(report: Report) -> list[str]:
@@ -143,7 +153,11 @@ def problems(report: Report) -> list[str]:
 def launches(capability: int) -> Iterator[tuple[str, Launch]]:
     """Every launch of every kernel module, as this chip would get it. A kernel met again is not repeated."""
     seen = set()
-    for module in (masked_patch_attention, masked_pixel_mse, causal_pixel_attention, causal_pixel_softmax):
+    modules = (
+        *(masked_patch_attention, masked_pixel_mse, causal_pixel_attention, causal_pixel_softmax),
+        *(pixel_cross_entropy, pixel_logistic_mixture),
+    )
+    for module in modules:
         for case, run in module.aot_launches():
             with recording(capability) as recorded:
                 run()

@@ -60,9 +60,22 @@ _PIXEL_MSE = {"pixel_mse_forward": 1, "pixel_mse_backward": 2}
 _PIXEL_OPERATIONS = 10  # a value: mean, variance, normalising, square
 
 
+# Exponentials of the kernels of likelihoods: a logit, or a logistic; and fp32 operations of each, about.
+_LIKELIHOODS = {
+    "cross_entropy_fused": (1, 10),
+    "cross_entropy_rows": (1, 10),
+    "logistic_mixture_fused": (6, 60),
+    "logistic_mixture_rows": (6, 60),
+}
+
+
 def work(launch: Launch) -> Work | None:
     """None where only tables on the device say how many rows take part."""
     name, given = launch.kernel.fn.__name__, launch.arguments
+    if name in _LIKELIHOODS:
+        return _likelihood(name, given)
+    if name == "gather_counted":
+        return Work(2 * (given["end"] - given["first"]) * given["E"] * given["hidden"].dtype.itemsize, 0, 0)
     if name in _PIXEL_MSE:
         return _pixel_mse(_PIXEL_MSE[name], given)
     if name in _SOFTMAX:
@@ -109,6 +122,31 @@ def _pixel_mse(tensors: int, given: dict[str, Any]) -> Work:
     values *= IMAGES * rows
     size = tensors * given["prediction"].dtype.itemsize + given["image"].dtype.itemsize
     return Work(values * size, _PIXEL_OPERATIONS * values, 0)
+
+
+def _likelihood(name: str, given: dict[str, Any]) -> Work:
+    """Of the launch's own rows, all of which count; between the products of a chunk, of the chunk's rows."""
+    exponentials, operations = _LIKELIHOODS[name]
+    entries = given["V"] if "V" in given else given["K"]
+    if given.get("norms") is not None:  # Gaussian targets are made again for the gradient
+        exponentials += (given["d_losses"] is None) + _trains(given)
+    aside = sum(given[x] is not None for x in ("losses", "d_losses")) * 4
+    aside += given["target"].dtype.itemsize + (given["keep"] is not None)
+    if name.endswith("rows"):
+        rows, outputs = given["end"] - given["first"], given["logits"].shape[1]
+        gradient = 0 if given["gradient"] is None else given["gradient"].dtype.itemsize
+        moved = outputs * (4 + gradient)
+        return Work(rows * (moved + aside), rows * entries * operations, rows * entries * exponentials)
+    rows, width = given["rows"], given["E"]
+    outputs = given["weight"].shape[0]
+    aside += 4 * sum(given.get(x) is not None for x in ("log_z_made", "log_z_saved"))
+    products = 1 + (given["d_hidden"] is not None) + (given["d_weight"] is not None)
+    moved = width * given["hidden"].dtype.itemsize * (1 + (given["d_hidden"] is not None))
+    return Work(rows * (moved + aside), 2 * products * rows * outputs * width, rows * entries * exponentials)
+
+
+def _trains(given: dict[str, Any]) -> bool:
+    return any(given.get(x) is not None for x in ("gradient", "d_hidden", "d_weight"))
 
 
 def least_time(work: Work, chip: Chip, half: bool) -> tuple[float, str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imagen_fast.kernels import launch, masked_patch_attention, masked_pixel_mse
+from imagen_fast.kernels import launch, masked_patch_attention, masked_pixel_mse, pixel_cross_entropy
 
 pytestmark = [
     pytest.mark.gpu,
@@ -196,3 +196,29 @@ def test_pixel_error_of_a_real_batch(error_bound) -> None:
     ours = run(lambda p, i: pixel_mse(p, i, index, None, True, 1e-6), prediction, image)
     error_bound(ours[0], exact[0], same[0], "loss")
     error_bound(ours[1], exact[1], same[1].bfloat16(), "gradient")
+
+
+@pytest.mark.parametrize("width", [64, 512])
+def test_likelihood_past_32_bits_and_without_a_wait(width) -> None:
+    """More than 2^31 elements of hidden: the last rows' losses are those of a copy of their own."""
+    rows = 2**31 // width + 1000
+    if torch.cuda.get_device_properties(0).total_memory < 30 * 2**30:
+        pytest.skip("needs 30 GB of GPU memory")
+    hidden = torch.zeros(1, rows, width, device="cuda", dtype=torch.bfloat16)
+    hidden[:, -100:].normal_()
+    target = torch.randint(0, 256, (1, rows), device="cuda", dtype=torch.uint8)
+    weight = torch.randn(256, width, device="cuda", dtype=torch.bfloat16).requires_grad_()
+
+    def run(hidden: Tensor, target: Tensor, summed: bool) -> Tensor:
+        given = (hidden, weight, None, target, None, -100, 0.0, 0.0, 0.0, summed)
+        return pixel_cross_entropy.pixel_cross_entropy(*given)
+
+    near = run(hidden[:, -100:].clone(), target[:, -100:].clone(), False)
+    torch.testing.assert_close(run(hidden, target, False)[:, -100:], near)
+    run(hidden, target, True).backward()  # compiling may wait
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run(hidden, target, True).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
