@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 from imagen_fast.errors import BackendUnavailable
-from imagen_fast.ops.contexts import Visible
+from imagen_fast.ops.contexts import Quadrant, Visible
 from imagen_fast.ops.dispatch import preference
-from imagen_fast.ops.functional import masked_patch_attention, masked_pixel_mse
+from imagen_fast.ops.functional import (
+    causal_pixel_attention,
+    causal_pixel_softmax,
+    masked_patch_attention,
+    masked_pixel_mse,
+    pixel_cross_entropy,
+    pixel_logistic_mixture,
+)
 
 
 class Finding(TypedDict):
@@ -44,9 +51,41 @@ def _pixel_error(device: str, dtype: torch.dtype, backend: str) -> Tensor:
     return masked_pixel_mse(prediction, image, hidden, backend=backend)
 
 
+def _attend_causally(device: str, dtype: torch.dtype, backend: str) -> Tensor:
+    """Sixteen pixels of which each sees those above it and to its left."""
+    q, k, v = torch.randn(3, 2, 16, 2, 32, device=device, dtype=dtype).requires_grad_().unbind()
+    return causal_pixel_attention(q, k, v, (4, 4), Quadrant(), backend=backend)
+
+
+def _causal_softmax(device: str, dtype: torch.dtype, backend: str) -> Tensor:
+    scores = torch.randn(2, 16, 16, device=device, dtype=dtype, requires_grad=True)
+    # The sum of probabilities has no gradient.
+    return causal_pixel_softmax(scores, (4, 4), Quadrant(), backend=backend).square()
+
+
+def _cross_entropy(device: str, dtype: torch.dtype, backend: str) -> Tensor:
+    """Of 64 pixels of 256 levels."""
+    hidden = torch.randn(64, 32, device=device, dtype=dtype, requires_grad=True)
+    weight = torch.randn(256, 32, device=device, dtype=dtype, requires_grad=True)
+    target = torch.arange(64, device=device, dtype=torch.uint8)
+    return pixel_cross_entropy(hidden, weight, target, backend=backend)
+
+
+def _logistic_mixture(device: str, dtype: torch.dtype, backend: str) -> Tensor:
+    """Of 64 pixels of 256 levels, ten logistics each."""
+    hidden = torch.randn(64, 32, device=device, dtype=dtype, requires_grad=True)
+    weight = torch.randn(30, 32, device=device, dtype=dtype, requires_grad=True)
+    target = torch.arange(64, device=device, dtype=torch.uint8)
+    return pixel_logistic_mixture(hidden, weight, target, backend=backend)
+
+
 _PROBES: dict[str, Callable[[str, torch.dtype, str], Tensor]] = {
     "masked_patch_attention": _attend,
     "masked_pixel_mse": _pixel_error,
+    "causal_pixel_attention": _attend_causally,
+    "causal_pixel_softmax": _causal_softmax,
+    "pixel_cross_entropy": _cross_entropy,
+    "pixel_logistic_mixture": _logistic_mixture,
 }
 
 
