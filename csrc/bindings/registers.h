@@ -19,6 +19,7 @@ void register_features(pybind11::module_& m);
 void register_pixel_mse(pybind11::module_& m);
 void register_adamw(pybind11::module_& m);
 void register_attention(pybind11::module_& m);
+void register_causal_softmax(pybind11::module_& m);
 void register_layer_norm(pybind11::module_& m);
 void register_jpeg(pybind11::module_& m);
 
