@@ -5,6 +5,7 @@
 #include <array>
 
 #include "bindings/registers.h"
+#include "cpu/causal_keys.h"
 
 namespace py = pybind11;
 
@@ -29,16 +30,41 @@ Attention problem(const View& q, const View& k, const View& v, const List& queri
     return {view(q),       view(k),    view(v),
             list(queries), list(keys), shape[0],
             shape[1],      shape[2],   static_cast<DType>(dtype),
-            scale};
+            scale,         nullptr,    0};
+}
+
+// Its tables, and what points into them.
+struct Causal {
+    CausalKeys keys;
+    SeenKeys seen = keys.seen();
+
+    Causal(std::array<std::int64_t, 6> w, int dtype)
+        : keys({w[0], w[1], w[2], w[3], w[4], w[5]}, IMAGEN_FAST_BEST_BF16(attention_block)(),
+               IMAGEN_FAST_BEST_BF16(attention_share)(static_cast<DType>(dtype))) {}
+};
+
+Attention causal_problem(const View& q, const View& k, const View& v, const Causal& causal,
+                         std::array<std::int64_t, 3> shape, int dtype, float scale) {
+    const std::vector<std::int32_t>& order = causal.keys.order();
+    const RowList rows{nullptr, order.data(), 0, static_cast<std::int64_t>(order.size())};
+    return {view(q),  view(k),      view(v),
+            rows,     rows,         shape[0],
+            shape[1], shape[2],     static_cast<DType>(dtype),
+            scale,    &causal.seen, causal.keys.pixels()};
 }
 
 }  // namespace
 
 void register_attention(py::module_& m) {
     using release = py::call_guard<py::gil_scoped_release>;
+    py::class_<Causal>(m, "CausalKeys")
+        .def(py::init<std::array<std::int64_t, 6>, int>(), py::kw_only(), py::arg("window"),
+             py::arg("dtype"));
     py::class_<Attention>(m, "Attention")
         .def(py::init(&problem), py::kw_only(), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("queries"),
              py::arg("keys"), py::arg("shape"), py::arg("dtype"), py::arg("scale"))
+        .def(py::init(&causal_problem), py::kw_only(), py::arg("q"), py::arg("k"), py::arg("v"),
+             py::arg("causal"), py::arg("shape"), py::arg("dtype"), py::arg("scale"), py::keep_alive<1, 5>())
         .def(
             "forward",
             [](const Attention& a, const View& out, Address log_sums, int threads) {

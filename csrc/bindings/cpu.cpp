@@ -9,6 +9,7 @@ PYBIND11_MODULE(_cpu, m) {
     imagen_fast::register_pixel_mse(m);
     imagen_fast::register_adamw(m);
     imagen_fast::register_attention(m);
+    imagen_fast::register_causal_softmax(m);
     imagen_fast::register_layer_norm(m);
     imagen_fast::register_generation(m);
 #if defined(IMAGEN_FAST_JPEG)

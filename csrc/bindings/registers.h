@@ -20,6 +20,7 @@ void register_pixel_likelihood(pybind11::module_& m);
 void register_pixel_mse(pybind11::module_& m);
 void register_adamw(pybind11::module_& m);
 void register_attention(pybind11::module_& m);
+void register_causal_softmax(pybind11::module_& m);
 void register_layer_norm(pybind11::module_& m);
 void register_generation(pybind11::module_& m);
 void register_jpeg(pybind11::module_& m);

@@ -43,7 +43,7 @@ void for_each_head(const Attention& problem, int threads, Work work) {
 void attention_forward(const Attention& problem, const TokenView& out, float* log_sums, int threads) {
     const auto forward = IMAGEN_FAST_BEST_BF16(attention_forward_one);
     for_each_head(problem, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
-        float* own = log_sums + (image * problem.heads + head) * problem.queries.longest;
+        float* own = log_sums + (image * problem.heads + head) * problem.sums();
         forward(problem, out, own, image, head, workspace);
     });
 }
@@ -52,7 +52,7 @@ void attention_backward(const Attention& problem, const TokenView& out, const fl
                         const TokenView& d_out, const AttentionGradients& gradients, int threads) {
     const auto backward = IMAGEN_FAST_BEST_BF16(attention_backward_one);
     for_each_head(problem, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
-        const float* own = log_sums + (image * problem.heads + head) * problem.queries.longest;
+        const float* own = log_sums + (image * problem.heads + head) * problem.sums();
         backward(problem, out, own, d_out, gradients, image, head, workspace);
     });
 }

@@ -1,15 +1,16 @@
 // Attention among the listed rows of each image, forward and backward.
 //
-// out = softmax(scale * q k^T) v, for every image and head by itself. Rows that are not listed are neither
-// read nor written; a row with nothing to attend to gives zeros. The backward makes the probabilities again
-// from the scores and one number a row. Every value is written once by one thread: the result does not depend
-// on the number of threads.
+// out = softmax(scale * q k^T) v, for every image and head by itself; over all listed keys, or over those
+// that a query is said to see. Rows that are not listed are neither read nor written; a row with nothing to
+// attend to gives zeros. The backward makes the probabilities again from the scores and one number a row.
+// Every value is written once by one thread: the result does not depend on the number of threads.
 #pragma once
 
 #include <cstdint>
 
 #include "common/number_types.h"
 #include "cpu/instruction_set.h"
+#include "cpu/seen_keys.h"
 
 namespace imagen_fast {
 
@@ -19,7 +20,8 @@ struct TokenView {
     std::int64_t batch_stride, row_stride, head_stride;
 };
 
-// The i-th row of image b is start + i, or start + index[b, i], for i < count.
+// The i-th row of image b is start + i, or start + index[b, i], for i < count. A negative index is no row: it
+// counts as one of zeros that nobody sees.
 struct RowList {
     const std::int32_t* spans;  // [batch, 2] of (start, count), or null: all `longest` rows
     const std::int32_t* index;  // [batch, index_stride] or null
@@ -32,6 +34,13 @@ struct Attention {
     std::int64_t batch, heads, width;
     DType dtype;
     float scale;
+    // Null: all queries see all keys. Otherwise the lists are one, an index that all images share, and
+    // `pixels` is how many of its entries are rows.
+    const SeenKeys* seen;
+    std::int64_t pixels;
+
+    // How many logarithms of sums a head has.
+    std::int64_t sums() const { return seen ? pixels : queries.longest; }
 };
 
 // Laid out like q, k and v.
@@ -40,7 +49,8 @@ struct AttentionGradients {
 };
 
 // `out` is laid out like q and holds zeros wherever a row is not listed or sees nothing. `log_sums` gets, as
-// [batch, heads, queries.longest], log2 of the sum of 2^(scale * log2(e) * score) for the i-th listed row.
+// [batch, heads, sums()], log2 of the sum of 2^(scale * log2(e) * score) for the i-th listed row; or for row
+// i, where the lists are one.
 void attention_forward(const Attention& problem, const TokenView& out, float* log_sums, int threads);
 
 // `out` and `d_out` are laid out like q; the gradients hold zeros wherever a row is not listed or sees
@@ -52,6 +62,9 @@ void attention_backward(const Attention& problem, const TokenView& out, const fl
 // `attention_workspace` says.
 #define IMAGEN_FAST_DECLARE(set)                                                                       \
     namespace set {                                                                                    \
+    /* How many queries are worked on at a time, and how many make one partial sum of a gradient. */   \
+    std::int64_t attention_block();                                                                    \
+    std::int64_t attention_share(DType dtype);                                                         \
     std::int64_t attention_workspace(const Attention& problem);                                        \
     void attention_forward_one(const Attention& problem, const TokenView& out, float* log_sums,        \
                                std::int64_t image, std::int64_t head, float* workspace);               \

@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::int64_t BLOCK = 2 * LANES;  // queries at a time, at most
 constexpr float LOG2_E = 1.44269504f;
+constexpr float LOWEST = -3.4e38f;
 
 template <class T>
 constexpr int EXP2_DEGREE = std::is_same_v<T, BFloat16> ? 4 : 7;
@@ -55,6 +56,78 @@ struct Sizes {
     std::int64_t share_row() const { return std::min(up(query_words, LANES), PARTIAL); }
 };
 
+// Which keys the queries of a block see, and which queries of a share see a key: all; or, LISTED, what lists
+// say.
+template <class T, bool LISTED>
+class Seeing {
+public:
+    Seeing(const Attention& a, const Sizes<T>& size)
+        : listed(a.seen), index(a.queries.index), sums(a.sums()), size(size) {}
+
+    // Calls work(run) for each. A run is copied: what is stored meanwhile cannot change it.
+    template <class Work>
+    void each_run(std::int64_t block, Work work) const {
+        if constexpr (LISTED)
+            for (const Run run : keys(block)) work(run);
+        else
+            work(Run{0, 0, size.keys, nullptr});
+    }
+
+    // The steps of a product over the keys that a block sees.
+    auto keys(std::int64_t block) const {
+        if constexpr (LISTED)
+            return Range<Run>{listed->runs + listed->block_runs[block],
+                              listed->runs + listed->block_runs[block + 1]};
+        else
+            return size.key_words;
+    }
+
+    // Calls work(first key, count, steps of a product over their queries, whether an earlier share had some).
+    template <class Work>
+    void each_strip(std::int64_t share, Work work) const {
+        if constexpr (LISTED) {
+            const std::int64_t* strips = listed->share_strips + share / size.SHARE;
+            for (std::int64_t i = strips[0]; i < strips[1]; ++i) {
+                const Strip& strip = listed->strips[i];
+                work(strip.from, strip.count, Range<Run>{strip.queries, strip.queries + strip.many},
+                     strip.seen_before);
+            }
+        } else {
+            work(0, size.keys, std::min(size.SHARE, size.query_lanes - share) / size.PER_WORD, share > 0);
+        }
+    }
+
+    // x where the queries of the block's l-th register see the i-th key of a run, and `instead` elsewhere.
+    static Floats where(const Run& run, std::int64_t i, int l, Floats x, Floats instead) {
+        if constexpr (!LISTED) return x;
+        Bits lane;
+        for (int j = 0; j < LANES; ++j) lane[j] = 1u << j;
+        const std::uint32_t bits = run.seen ? run.seen[i] >> l * LANES : ~0u;
+        return ((Bits{} + bits) & lane) != 0 ? x : instead;
+    }
+
+    // Numbers of a query each, from `first` on in the list; zero for one that does not exist.
+    Floats load_sums(const float* from, std::int64_t first) const {
+        if constexpr (!LISTED) return load(from + first, sums - first);
+        float some[LANES];
+        for (int i = 0; i < LANES; ++i) some[i] = index[first + i] < 0 ? 0.0f : from[index[first + i]];
+        return load(some);
+    }
+    void store_sums(float* to, Floats x, std::int64_t first) const {
+        if constexpr (!LISTED) return store(to + first, x, sums - first);
+        float some[LANES];
+        store(some, x);
+        for (int i = 0; i < LANES; ++i)
+            if (index[first + i] >= 0) to[index[first + i]] = some[i];
+    }
+
+private:
+    const SeenKeys* listed;
+    const std::int32_t* index;
+    std::int64_t sums;
+    const Sizes<T>& size;
+};
+
 // A bump allocator over the workspace; everything starts on a cache line.
 struct Workspace {
     float* next;
@@ -76,14 +149,14 @@ void in_blocks(std::int64_t first, std::int64_t end, Work work) {
 
 // What one head reads. Its rows lie far apart, each in a page of its own, where no processor's prefetcher
 // follows: while a head is worked on, the rows of the next are asked for, a share of them with each block.
-template <class T, int N>
+template <class T, bool LISTED, int N>
 struct Inputs {
-    std::array<Rows<T>, N> rows;
+    std::array<Rows<T, LISTED>, N> rows;
 
     // Inlined by force: GCC drops calls of a function that does nothing but prefetch.
     __attribute__((always_inline)) void prefetch(std::int64_t first, std::int64_t many, std::int64_t of,
                                                  std::int64_t width) const {
-        for (const Rows<T>& each : rows) {
+        for (const Rows<T, LISTED>& each : rows) {
             const std::int64_t end = std::min(each.count, (first + many) * each.count / of + 1);
             for (std::int64_t i = first * each.count / of; i < end; ++i)
                 for (std::int64_t byte = 0; byte < width * std::int64_t(sizeof(T)); byte += 64)
@@ -92,22 +165,23 @@ struct Inputs {
     }
 };
 
-template <class T>
-Inputs<T, 3> forward_inputs(const Attention& a, std::int64_t image, std::int64_t head) {
-    return {{Rows<T>(a.q, a.queries, image, head), Rows<T>(a.k, a.keys, image, head),
-             Rows<T>(a.v, a.keys, image, head)}};
+template <class T, bool LISTED>
+Inputs<T, LISTED, 3> forward_inputs(const Attention& a, std::int64_t image, std::int64_t head) {
+    return {{Rows<T, LISTED>(a.q, a.queries, image, head), Rows<T, LISTED>(a.k, a.keys, image, head),
+             Rows<T, LISTED>(a.v, a.keys, image, head)}};
 }
 
-template <class T>
+template <class T, bool LISTED>
 void forward(const Attention& a, const TokenView& out_view, float* log_sums, std::int64_t image,
              std::int64_t head, float* memory) {
     using W = typename WordsOf<T>::type;
-    const auto& [q, k, v] = forward_inputs<T>(a, image, head).rows;
+    const auto& [q, k, v] = forward_inputs<T, LISTED>(a, image, head).rows;
     const std::int64_t following = std::min(image * a.heads + head + 1, a.batch * a.heads - 1);
-    const auto next = forward_inputs<T>(a, following / a.heads, following % a.heads);
-    const Rows<T> out(out_view, a.queries, image, head);
+    const auto next = forward_inputs<T, LISTED>(a, following / a.heads, following % a.heads);
+    const Rows<T, LISTED> out(out_view, a.queries, image, head);
     if (!q.count || !k.count) return;
     const Sizes<T> size(a.width, q.count, k.count);
+    const Seeing<T, LISTED> seeing(a, size);
     Workspace work{memory};
     Word* keys = work.words(size.keys * size.width_words);
     Word* values = work.words(size.key_words * size.width_lanes);
@@ -125,58 +199,68 @@ void forward(const Attention& a, const TokenView& out_view, float* log_sums, std
         turn_rows<W, V>(q, first, size.width_words, turned);
         Floats most[V], sum[V];
         for (int l = 0; l < V; ++l) {
-            most[l] = all(-3.4e38f);
+            most[l] = all(LOWEST);
             sum[l] = Floats{};
         }
-        in_tiles(size.keys, [&](auto many, std::int64_t n) {
-            const auto s = multiply<W, many, V>({keys + n * size.width_words, size.width_words, 1}, turned,
-                                                STEP, size.width_words);
-            for (int i = 0; i < many; ++i)
+        seeing.each_run(first / BLOCK, [&](const Run run) {
+            in_tiles(run.count, [&](auto many, std::int64_t n) {
+                const auto s =
+                    multiply<W, many, V>({keys + (run.from + n) * size.width_words, size.width_words, 1},
+                                         turned, STEP, size.width_words);
+                for (int i = 0; i < many; ++i)
+                    for (int l = 0; l < V; ++l) {
+                        const Floats score = seeing.where(run, n + i, l, s.sum[i][l] * factor, all(LOWEST));
+                        most[l] = larger(most[l], score);
+                        store(scores + (run.at + n + i) * STEP + l * LANES, score);
+                    }
+            });
+        });
+        seeing.each_run(first / BLOCK, [&](const Run run) {
+            for (std::int64_t n = 0; n < run.count; n += 2)
                 for (int l = 0; l < V; ++l) {
-                    const Floats score = s.sum[i][l] * factor;
-                    most[l] = larger(most[l], score);
-                    store(scores + (n + i) * STEP + l * LANES, score);
+                    const auto power = [&](std::int64_t i) {
+                        const float* score = scores + (run.at + i) * STEP + l * LANES;
+                        return seeing.where(run, i, l, exp2<EXP2_DEGREE<T>>(load(score) - most[l]), Floats{});
+                    };
+                    const Floats even = power(n), odd = n + 1 < run.count ? power(n + 1) : Floats{};
+                    sum[l] += even + odd;
+                    store_pair_words(words + (run.at + n) / Sizes<T>::PER_WORD * STEP + l * LANES, STEP, even,
+                                     odd, W{});
                 }
         });
-        for (std::int64_t n = 0; n < size.keys; n += 2)
-            for (int l = 0; l < V; ++l) {
-                const auto power = [&](std::int64_t key) {
-                    const float* score = scores + key * STEP + l * LANES;
-                    return exp2<EXP2_DEGREE<T>>(load(score) - most[l]);
-                };
-                const Floats even = power(n), odd = n + 1 < size.keys ? power(n + 1) : Floats{};
-                sum[l] += even + odd;
-                store_pair_words(words + n / Sizes<T>::PER_WORD * STEP + l * LANES, STEP, even, odd, W{});
-            }
-        gemm<W>(result, STEP, {values, 1, size.width_lanes}, words, STEP, size.width, STEP, size.key_words);
+        gemm<W>(result, STEP, {values, 1, size.width_lanes}, words, STEP, size.width, STEP,
+                seeing.keys(first / BLOCK));
         Floats inverse[V];
         for (int l = 0; l < V; ++l) {
             inverse[l] = 1.0f / sum[l];
-            store(log_sums + first + l * LANES, most[l] + log2(sum[l]), size.queries - first - l * LANES);
+            seeing.store_sums(log_sums, most[l] + log2(sum[l]), first + l * LANES);
         }
         write_turned<V>(result, inverse, out, first, size.width);
     });
 }
 
-template <class T>
-Inputs<T, 5> backward_inputs(const Attention& a, const TokenView& out, const TokenView& d_out,
-                             std::int64_t image, std::int64_t head) {
-    const auto& [q, k, v] = forward_inputs<T>(a, image, head).rows;
-    return {{q, k, v, Rows<T>(out, a.queries, image, head), Rows<T>(d_out, a.queries, image, head)}};
+template <class T, bool LISTED>
+Inputs<T, LISTED, 5> backward_inputs(const Attention& a, const TokenView& out, const TokenView& d_out,
+                                     std::int64_t image, std::int64_t head) {
+    const auto& [q, k, v] = forward_inputs<T, LISTED>(a, image, head).rows;
+    return {{q, k, v, Rows<T, LISTED>(out, a.queries, image, head),
+             Rows<T, LISTED>(d_out, a.queries, image, head)}};
 }
 
-template <class T>
+template <class T, bool LISTED>
 void backward(const Attention& a, const TokenView& out_view, const float* log_sums,
               const TokenView& d_out_view, const AttentionGradients& gradients, std::int64_t image,
               std::int64_t head, float* memory) {
     using W = typename WordsOf<T>::type;
-    const auto& [q, k, v, out, d_out] = backward_inputs<T>(a, out_view, d_out_view, image, head).rows;
+    const auto& [q, k, v, out, d_out] = backward_inputs<T, LISTED>(a, out_view, d_out_view, image, head).rows;
     const std::int64_t following = std::min(image * a.heads + head + 1, a.batch * a.heads - 1);
-    const auto next = backward_inputs<T>(a, out_view, d_out_view, following / a.heads, following % a.heads);
-    const Rows<T> d_q(gradients.q, a.queries, image, head);
-    const Rows<T> d_k(gradients.k, a.keys, image, head), d_v(gradients.v, a.keys, image, head);
+    const auto next =
+        backward_inputs<T, LISTED>(a, out_view, d_out_view, following / a.heads, following % a.heads);
+    const Rows<T, LISTED> d_q(gradients.q, a.queries, image, head);
+    const Rows<T, LISTED> d_k(gradients.k, a.keys, image, head), d_v(gradients.v, a.keys, image, head);
     if (!q.count || !k.count) return;
     const Sizes<T> size(a.width, q.count, k.count);
+    const Seeing<T, LISTED> seeing(a, size);
     const std::int64_t width_words = size.width_words, row = size.share_row();
     Workspace work{memory};
     Word* keys = work.words(size.keys * width_words);
@@ -212,47 +296,76 @@ void backward(const Attention& a, const TokenView& out_view, const float* log_su
             for (int l = 0; l < V; ++l) {
                 const std::int64_t lane = first + l * LANES;
                 scale[l] = all(a.scale);
-                log_sum[l] = load(log_sums + lane, size.queries - lane);
+                log_sum[l] = seeing.load_sums(log_sums, lane);
                 delta[l] = Floats{};
                 for (std::int64_t w = 0; w < width_words; ++w)
                     delta[l] = W::multiply_add(delta[l], read<Bits>(out_turned + w * STEP + l * LANES),
                                                read<Bits>(d_out_turned + w * STEP + l * LANES));
             }
-            in_tiles(size.keys, [&](auto many, std::int64_t n) {
-                auto p = multiply<W, many, V>({keys + n * width_words, width_words, 1}, q_turned, STEP,
-                                              width_words);
-                for (int i = 0; i < many; ++i) {
-                    for (int l = 0; l < V; ++l)
-                        p.sum[i][l] = exp2<EXP2_DEGREE<T>>(p.sum[i][l] * factor - log_sum[l]);
-                    store_row_words(all_p + (n + i) * row + (first - share) / PER_WORD, p.sum[i], W{});
-                }
-                auto ds = multiply<W, many, V>({values + n * width_words, width_words, 1}, d_out_turned, STEP,
-                                               width_words);
-                for (int i = 0; i < many; ++i) {
-                    for (int l = 0; l < V; ++l) ds.sum[i][l] = p.sum[i][l] * (ds.sum[i][l] - delta[l]);
-                    store_row_words(all_ds + (n + i) * row + (first - share) / PER_WORD, ds.sum[i], W{});
-                }
-                for (int i = 0; i < many; i += 2)
-                    for (int l = 0; l < V; ++l)
-                        store_pair_words(words + (n + i) / PER_WORD * STEP + l * LANES, STEP, ds.sum[i][l],
-                                         i + 1 < many ? ds.sum[i + 1][l] : Floats{}, W{});
+            seeing.each_run(first / BLOCK, [&](const Run run) {
+                in_tiles(run.count, [&](auto many, std::int64_t n) {
+                    const std::int64_t key = run.from + n;
+                    auto p = multiply<W, many, V>({keys + key * width_words, width_words, 1}, q_turned, STEP,
+                                                  width_words);
+                    for (int i = 0; i < many; ++i) {
+                        for (int l = 0; l < V; ++l)
+                            p.sum[i][l] = seeing.where(
+                                run, n + i, l, exp2<EXP2_DEGREE<T>>(p.sum[i][l] * factor - log_sum[l]),
+                                Floats{});
+                        store_row_words(all_p + (key + i) * row + (first - share) / PER_WORD, p.sum[i], W{});
+                    }
+                    auto ds = multiply<W, many, V>({values + key * width_words, width_words, 1}, d_out_turned,
+                                                   STEP, width_words);
+                    for (int i = 0; i < many; ++i) {
+                        for (int l = 0; l < V; ++l) ds.sum[i][l] = p.sum[i][l] * (ds.sum[i][l] - delta[l]);
+                        store_row_words(all_ds + (key + i) * row + (first - share) / PER_WORD, ds.sum[i],
+                                        W{});
+                    }
+                    for (int i = 0; i < many; i += 2)
+                        for (int l = 0; l < V; ++l)
+                            store_pair_words(words + (run.at + n + i) / PER_WORD * STEP + l * LANES, STEP,
+                                             ds.sum[i][l], i + 1 < many ? ds.sum[i + 1][l] : Floats{}, W{});
+                });
             });
             gemm<W>(result, STEP, {keys_across, 1, size.width_lanes}, words, STEP, size.width, STEP,
-                    size.key_words);
+                    seeing.keys(first / BLOCK));
             write_turned<V>(result, scale, d_q, first, size.width);
         });
-        const std::int64_t steps = std::min(size.SHARE, size.query_lanes - share) / Sizes<T>::PER_WORD;
         const std::int64_t across = share / Sizes<T>::PER_WORD * size.width_lanes;
-        gemm<W>(d_k_sums, size.width_lanes, {all_ds, row, 1}, queries_across + across, size.width_lanes,
-                size.keys, size.width_lanes, steps, share > 0);
-        gemm<W>(d_v_sums, size.width_lanes, {all_p, row, 1}, d_out_across + across, size.width_lanes,
-                size.keys, size.width_lanes, steps, share > 0);
+        seeing.each_strip(share, [&](std::int64_t from, std::int64_t count, auto queries, bool before) {
+            const std::int64_t to = from * size.width_lanes;
+            gemm<W>(d_k_sums + to, size.width_lanes, {all_ds + from * row, row, 1}, queries_across + across,
+                    size.width_lanes, count, size.width_lanes, queries, before);
+            gemm<W>(d_v_sums + to, size.width_lanes, {all_p + from * row, row, 1}, d_out_across + across,
+                    size.width_lanes, count, size.width_lanes, queries, before);
+        });
     }
     write_rows(d_k_sums, size.width_lanes, a.scale, d_k, size.width);
     write_rows(d_v_sums, size.width_lanes, 1.0f, d_v, size.width);
 }
 
+// Calls work(a number of the type, whether the keys that are seen are listed).
+template <class Work>
+void for_case(const Attention& a, Work work) {
+    const auto typed = [&](auto number) {
+        if (a.seen)
+            work(number, std::true_type{});
+        else
+            work(number, std::false_type{});
+    };
+    if (a.dtype == DType::float32)
+        typed(float{});
+    else
+        typed(BFloat16{});
+}
+
 }  // namespace
+
+std::int64_t attention_block() { return BLOCK; }
+
+std::int64_t attention_share(DType dtype) {
+    return dtype == DType::float32 ? Sizes<float>::SHARE : Sizes<BFloat16>::SHARE;
+}
 
 // An upper bound for both types and passes, with a cache line for the rounding of each part.
 std::int64_t attention_workspace(const Attention& a) {
@@ -264,16 +377,17 @@ std::int64_t attention_workspace(const Attention& a) {
 
 void attention_forward_one(const Attention& a, const TokenView& out, float* log_sums, std::int64_t image,
                            std::int64_t head, float* workspace) {
-    if (a.dtype == DType::float32) return forward<float>(a, out, log_sums, image, head, workspace);
-    forward<BFloat16>(a, out, log_sums, image, head, workspace);
+    for_case(a, [&](auto number, auto listed) {
+        forward<decltype(number), listed>(a, out, log_sums, image, head, workspace);
+    });
 }
 
 void attention_backward_one(const Attention& a, const TokenView& out, const float* log_sums,
                             const TokenView& d_out, const AttentionGradients& gradients, std::int64_t image,
                             std::int64_t head, float* workspace) {
-    if (a.dtype == DType::float32)
-        return backward<float>(a, out, log_sums, d_out, gradients, image, head, workspace);
-    backward<BFloat16>(a, out, log_sums, d_out, gradients, image, head, workspace);
+    for_case(a, [&](auto number, auto listed) {
+        backward<decltype(number), listed>(a, out, log_sums, d_out, gradients, image, head, workspace);
+    });
 }
 
 }  // namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET

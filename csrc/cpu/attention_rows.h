@@ -12,8 +12,9 @@ namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET {
 
 static inline std::int64_t up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
 
-// Where the listed rows of one image and head lie.
-template <class T>
+// Where the listed rows of one image and head lie. A list with GAPS has places without a row: those are zeros
+// where they are read, and are not written.
+template <class T, bool GAPS>
 struct Rows {
     T* base;
     std::int64_t stride, count;
@@ -28,6 +29,7 @@ struct Rows {
             static_cast<T*>(view.data) + image * view.batch_stride + start * stride + head * view.head_stride;
     }
 
+    bool has(std::int64_t i) const { return i < count && (!GAPS || index[i] >= 0); }
     T* operator[](std::int64_t i) const { return base + (index ? index[i] : i) * stride; }
 };
 
@@ -38,22 +40,23 @@ static inline Floats row_words(const T* row, std::int64_t w, std::int64_t width_
 }
 
 // Rows as they lie: [count][width_words].
-template <class T>
-static inline void copy_rows(const Rows<T>& rows, std::int64_t width_words, Word* to, FloatWords) {
+template <class T, bool GAPS>
+static inline void copy_rows(const Rows<T, GAPS>& rows, std::int64_t width_words, Word* to, FloatWords) {
     for (std::int64_t i = 0; i < rows.count; ++i)
         for (std::int64_t w = 0; w < width_words; w += LANES)
-            store(reinterpret_cast<float*>(to + i * width_words + w), load(rows[i] + w, width_words - w),
-                  width_words - w);
+            store(reinterpret_cast<float*>(to + i * width_words + w),
+                  rows.has(i) ? load(rows[i] + w, width_words - w) : Floats{}, width_words - w);
 }
 
 // Rows with words across them: [n / PER_WORD][width_lanes]; rows past the last are zero.
-template <class T>
-static inline void word_rows(const Rows<T>& rows, std::int64_t n, std::int64_t width, Word* to, FloatWords) {
+template <class T, bool GAPS>
+static inline void word_rows(const Rows<T, GAPS>& rows, std::int64_t n, std::int64_t width, Word* to,
+                             FloatWords) {
     const std::int64_t width_lanes = up(width, LANES);
     for (std::int64_t i = 0; i < n; ++i)
         for (std::int64_t j = 0; j < width_lanes; j += LANES)
             store(reinterpret_cast<float*>(to) + i * width_lanes + j,
-                  i < rows.count ? load(rows[i] + j, width - j) : Floats{});
+                  rows.has(i) ? load(rows[i] + j, width - j) : Floats{});
 }
 
 // One row of VECTORS * LANES columns, as the left side of a product over its columns.
@@ -74,18 +77,25 @@ static inline Floats row_words(const BFloat16* row, std::int64_t w, std::int64_t
     return load(words + w, width_words - w);
 }
 
-static inline void copy_rows(const Rows<BFloat16>& rows, std::int64_t width_words, Word* to, BFloat16Pairs) {
+template <bool GAPS>
+static inline void copy_rows(const Rows<BFloat16, GAPS>& rows, std::int64_t width_words, Word* to,
+                             BFloat16Pairs) {
+    const std::size_t bytes = static_cast<std::size_t>(width_words) * sizeof(Word);
     for (std::int64_t i = 0; i < rows.count; ++i)
-        std::memcpy(to + i * width_words, rows[i], static_cast<std::size_t>(width_words) * sizeof(Word));
+        if (rows.has(i))
+            std::memcpy(to + i * width_words, rows[i], bytes);
+        else
+            std::memset(to + i * width_words, 0, bytes);
 }
 
-static inline void word_rows(const Rows<BFloat16>& rows, std::int64_t n, std::int64_t width, Word* to,
+template <bool GAPS>
+static inline void word_rows(const Rows<BFloat16, GAPS>& rows, std::int64_t n, std::int64_t width, Word* to,
                              BFloat16Pairs) {
     const std::int64_t width_lanes = up(width, LANES);
     for (std::int64_t i = 0; i < n; i += 2)
         for (std::int64_t j = 0; j < width_lanes; j += LANES) {
             const auto half = [&](std::int64_t row) {
-                return row < rows.count ? (Bits)load(rows[row] + j, width - j) : Bits{};
+                return rows.has(row) ? (Bits)load(rows[row] + j, width - j) : Bits{};
             };
             const Bits pair = (half(i) >> 16) | half(i + 1);
             std::memcpy(to + i / 2 * width_lanes + j, &pair, sizeof pair);
@@ -109,14 +119,15 @@ static inline void store_pair_words(Word* to, std::int64_t, Floats even, Floats 
 #endif
 
 // Rows turned: [width_words][VECTORS * LANES], lane i is row first + i; rows past the last are zero.
-template <class W, int VECTORS, class T>
-static inline void turn_rows(const Rows<T>& rows, std::int64_t first, std::int64_t width_words, Word* to) {
+template <class W, int VECTORS, class T, bool GAPS>
+static inline void turn_rows(const Rows<T, GAPS>& rows, std::int64_t first, std::int64_t width_words,
+                             Word* to) {
     for (int v = 0; v < VECTORS; ++v)
         for (std::int64_t w = 0; w < width_words; w += LANES) {
             Floats tile[LANES];
             for (int i = 0; i < LANES; ++i) {
                 const std::int64_t row = first + v * LANES + i;
-                tile[i] = row < rows.count ? row_words(rows[row], w, width_words, W{}) : Floats{};
+                tile[i] = rows.has(row) ? row_words(rows[row], w, width_words, W{}) : Floats{};
             }
             transpose(tile);
             for (int i = 0; i < std::min<std::int64_t>(LANES, width_words - w); ++i)
@@ -125,9 +136,9 @@ static inline void turn_rows(const Rows<T>& rows, std::int64_t first, std::int64
 }
 
 // [width][VECTORS * LANES] turned back into rows from `first` on, each lane times its factor.
-template <int VECTORS, class T>
-static inline void write_turned(const float* turned, const Floats (&factor)[VECTORS], const Rows<T>& rows,
-                                std::int64_t first, std::int64_t width) {
+template <int VECTORS, class T, bool GAPS>
+static inline void write_turned(const float* turned, const Floats (&factor)[VECTORS],
+                                const Rows<T, GAPS>& rows, std::int64_t first, std::int64_t width) {
     for (int v = 0; v < VECTORS; ++v)
         for (std::int64_t w = 0; w < width; w += LANES) {
             Floats tile[LANES];
@@ -135,18 +146,19 @@ static inline void write_turned(const float* turned, const Floats (&factor)[VECT
                 tile[i] =
                     w + i < width ? load(turned + ((w + i) * VECTORS + v) * LANES) * factor[v] : Floats{};
             transpose(tile);
-            const std::int64_t many = std::min<std::int64_t>(LANES, rows.count - first - v * LANES);
-            for (std::int64_t i = 0; i < many; ++i)
-                store(rows[first + v * LANES + i] + w, tile[i], width - w);
+            for (std::int64_t i = 0; i < LANES; ++i) {
+                const std::int64_t row = first + v * LANES + i;
+                if (rows.has(row)) store(rows[row] + w, tile[i], width - w);
+            }
         }
 }
 
 // [count][from_row] times a factor into rows.
-template <class T>
-static inline void write_rows(const float* from, std::int64_t from_row, float factor, const Rows<T>& rows,
-                              std::int64_t width) {
+template <class T, bool GAPS>
+static inline void write_rows(const float* from, std::int64_t from_row, float factor,
+                              const Rows<T, GAPS>& rows, std::int64_t width) {
     for (std::int64_t i = 0; i < rows.count; ++i)
-        for (std::int64_t j = 0; j < width; j += LANES)
+        for (std::int64_t j = 0; j < width && rows.has(i); j += LANES)
             store(rows[i] + j, load(from + i * from_row + j) * factor, width - j);
 }
 

@@ -52,11 +52,8 @@ struct Tile {
 };
 
 template <class W, int ROWS, int VECTORS>
-static inline Tile<ROWS, VECTORS> multiply(WordMatrix a, const Word* b, std::int64_t b_step,
-                                           std::int64_t steps) {
-    Tile<ROWS, VECTORS> c;
-    for (int r = 0; r < ROWS; ++r)
-        for (int v = 0; v < VECTORS; ++v) c.sum[r][v] = Floats{};
+static inline Tile<ROWS, VECTORS> multiply_add(Tile<ROWS, VECTORS> c, WordMatrix a, const Word* b,
+                                               std::int64_t b_step, std::int64_t steps) {
     for (std::int64_t k = 0; k < steps; ++k) {
         Bits right[VECTORS];
         for (int v = 0; v < VECTORS; ++v) right[v] = read<Bits>(b + k * b_step + v * LANES);
@@ -67,6 +64,22 @@ static inline Tile<ROWS, VECTORS> multiply(WordMatrix a, const Word* b, std::int
     }
     return c;
 }
+
+template <class W, int ROWS, int VECTORS>
+static inline Tile<ROWS, VECTORS> multiply(WordMatrix a, const Word* b, std::int64_t b_step,
+                                           std::int64_t steps) {
+    return multiply_add<W>(Tile<ROWS, VECTORS>{}, a, b, b_step, steps);
+}
+
+// Neighbours in memory.
+template <class T>
+struct Range {
+    const T* first;
+    const T* last;
+
+    const T* begin() const { return first; }
+    const T* end() const { return last; }
+};
 
 template <int N>
 using Number = std::integral_constant<int, N>;
@@ -97,26 +110,64 @@ static inline void in_tiles(std::int64_t rows, Work work) {
 // Long sums are made of partial ones, which keeps their rounding errors small.
 constexpr std::int64_t PARTIAL = 128;
 
-template <class W, int VECTORS>
-static inline void gemm_columns(float* c, std::int64_t c_row, WordMatrix a, const Word* b,
-                                std::int64_t b_step, std::int64_t rows, std::int64_t steps, bool add) {
-    in_tiles(rows, [&](auto many, std::int64_t r) {
-        for (std::int64_t k = 0; k < steps; k += PARTIAL) {
-            const auto part = multiply<W, many, VECTORS>(a.from(r, k), b + k * b_step, b_step,
-                                                         std::min(PARTIAL, steps - k));
-            for (int i = 0; i < many; ++i)
-                for (int v = 0; v < VECTORS; ++v) {
-                    float* to = c + (r + i) * c_row + v * LANES;
-                    store(to, add || k ? load(to) + part.sum[i][v] : part.sum[i][v]);
-                }
+// One tile of C, over so many steps.
+template <class W, int ROWS, int VECTORS>
+static inline void gemm_tile(float* c, std::int64_t c_row, WordMatrix a, const Word* b, std::int64_t b_step,
+                             std::int64_t steps, bool add) {
+    for (std::int64_t k = 0; k < steps; k += PARTIAL) {
+        const auto part =
+            multiply<W, ROWS, VECTORS>(a.from(0, k), b + k * b_step, b_step, std::min(PARTIAL, steps - k));
+        for (int i = 0; i < ROWS; ++i)
+            for (int v = 0; v < VECTORS; ++v) {
+                float* to = c + i * c_row + v * LANES;
+                store(to, add || k ? load(to) + part.sum[i][v] : part.sum[i][v]);
+            }
+    }
+}
+
+// One tile of C, over run.count values from run.from on along A, and from run.at on along B, for each of the
+// runs. Not inlined: with more around it the compiler runs out of registers.
+template <class W, int ROWS, int VECTORS, class Run>
+__attribute__((noinline)) static void gemm_tile(float* c, std::int64_t c_row, WordMatrix a, const Word* b,
+                                                std::int64_t b_step, Range<Run> runs, bool add) {
+    const Run* run = runs.first;
+    std::int64_t done = 0;  // of that run
+    while (run != runs.last) {
+        Tile<ROWS, VECTORS> part{};
+        for (std::int64_t room = PARTIAL; room && run != runs.last;) {
+            const std::int64_t left = (run->count + W::PER_WORD - 1) / W::PER_WORD - done;
+            const std::int64_t steps = std::min(room, left);
+            part = multiply_add<W>(part, a.from(0, run->from / W::PER_WORD + done),
+                                   b + (run->at / W::PER_WORD + done) * b_step, b_step, steps);
+            room -= steps;
+            done += steps;
+            if (steps == left) {
+                ++run;
+                done = 0;
+            }
         }
+        for (int i = 0; i < ROWS; ++i)
+            for (int v = 0; v < VECTORS; ++v) {
+                float* to = c + i * c_row + v * LANES;
+                store(to, add ? load(to) + part.sum[i][v] : part.sum[i][v]);
+            }
+        add = true;
+    }
+}
+
+template <class W, int VECTORS, class Steps>
+static inline void gemm_columns(float* c, std::int64_t c_row, WordMatrix a, const Word* b,
+                                std::int64_t b_step, std::int64_t rows, Steps steps, bool add) {
+    in_tiles(rows, [&](auto many, std::int64_t r) {
+        gemm_tile<W, many, VECTORS>(c + r * c_row, c_row, a.from(r), b, b_step, steps, add);
     });
 }
 
-// `columns` is a multiple of LANES. With `add` the product is added to what C holds.
-template <class W>
+// `columns` is a multiple of LANES; steps are a number of words, or a range of runs. With `add` the product
+// is added to what C holds.
+template <class W, class Steps>
 static inline void gemm(float* c, std::int64_t c_row, WordMatrix a, const Word* b, std::int64_t b_step,
-                        std::int64_t rows, std::int64_t columns, std::int64_t steps, bool add = false) {
+                        std::int64_t rows, std::int64_t columns, Steps steps, bool add = false) {
     std::int64_t j = 0;
     for (; j + 2 * LANES <= columns; j += 2 * LANES)
         gemm_columns<W, 2>(c + j, c_row, a, b + j, b_step, rows, steps, add);

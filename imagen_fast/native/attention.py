@@ -53,7 +53,7 @@ def attention_forward(
     base-2 logarithm of the sum of its exponentials.
     """
     problem, _alive = _problem(q, k, v, queries, keys, scale)
-    problem.forward(out=_view(out), log_sums=log_sums.data_ptr(), threads=threads())
+    problem.forward(out=address(out), log_sums=log_sums.data_ptr(), threads=threads())
 
 
 def attention_backward(
@@ -74,11 +74,11 @@ def attention_backward(
     """
     problem, _alive = _problem(q, k, v, queries, keys, scale)
     out, d_out = (x if x.stride(-1) == 1 else x.contiguous() for x in (out, d_out))
-    d_q, d_k, d_v = (_view(g) for g in gradients)
+    d_q, d_k, d_v = (address(g) for g in gradients)
     problem.backward(
-        out=_view(out),
+        out=address(out),
         log_sums=log_sums.data_ptr(),
-        d_out=_view(d_out),
+        d_out=address(d_out),
         d_q=d_q,
         d_k=d_k,
         d_v=d_v,
@@ -94,9 +94,9 @@ def _problem(
     query_list, query_tables = _list(queries)
     key_list, key_tables = _list(keys)
     problem = cpu().Attention(
-        q=_view(alive[0]),
-        k=_view(alive[1]),
-        v=_view(alive[2]),
+        q=address(alive[0]),
+        k=address(alive[1]),
+        v=address(alive[2]),
         queries=query_list,
         keys=key_list,
         shape=(images, q.shape[-2], q.shape[-1]),
@@ -106,7 +106,7 @@ def _problem(
     return problem, alive + query_tables + key_tables
 
 
-def _view(x: Tensor) -> tuple[int, int, int, int]:
+def address(x: Tensor) -> tuple[int, int, int, int]:
     batch = x.stride(0) if x.dim() == 4 else 0
     return x.data_ptr(), batch, x.stride(-3), x.stride(-2)
 

@@ -1,11 +1,181 @@
-"""To be written."""
+"""Causal pixel attention on the CPU, as a torch.library operator.
 
+Our native kernel where it pays, on tiles of the grid: those that no pixel of a tile may see are never
+touched. For the rest PyTorch's flash kernel, with the mask that the window stands for.
+"""
+
+from __future__ import annotations
+
+import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from imagen_fast import native
+from imagen_fast.ops.contexts import Window
 
 
-def refusal(*_: Tensor | None) -> str | None:
-    return "it is not written yet"
+def refusal(q: Tensor) -> str | None:
+    if q.device.type != "cpu":
+        return f"it serves CPU tensors, and these are on {q.device}"
+    return None
 
 
-def causal_pixel_attention(*_):
-    raise NotImplementedError
+def plan(dtype: torch.dtype, width: int) -> str:
+    """'native' or 'flash': which of the two ways a call goes."""
+    # A bf16 pair is the smallest thing that the native kernel reads.
+    return "native" if native.attention_pays(dtype) and width % 2 == 0 else "flash"
+
+
+def seen_pairs(window: Window) -> int:
+    """How many pairs of a query and a key that it sees a grid has."""
+    height, width, above, left, right, prefix = window
+    along = sum(min(width - 1, k + right) - max(0, k - left) + 1 for k in range(width))  # in a row above
+    same = sum(k - max(0, k - left) + 1 for k in range(width))
+    pairs = height * same + sum(min(j, above) for j in range(height)) * along
+    for n in range(prefix):  # seen by all: those that did not see it join
+        y, x = divmod(n, width)
+        below = min(height - 1 - y, above) * (min(width - 1, x + left) - max(0, x - right) + 1)
+        pairs += height * width - below - (min(width - 1, x + left) - x + 1)
+    return pairs
+
+
+def _mask(window: Window, dtype: torch.dtype) -> tuple[bool, Tensor | None]:
+    """The flash kernel's `is_causal` and `attn_mask` [1, 1, N, N]."""
+    height, width, above, left, right, prefix = window
+    if prefix == 0 and above >= height - 1 and min(left, right) >= width - 1:
+        return True, None
+    hidden = ~window.visible()
+    return False, torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))[None, None]
+
+
+@torch.library.custom_op("imagen_fast::causal_pixel_attention_cpu", mutates_args=(), device_types="cpu")
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    height: int,
+    width: int,
+    above: int,
+    left: int,
+    right: int,
+    prefix: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """The output, and what the backward needs: logarithms of sums [B, H, N]."""
+    window = Window(height, width, above, left, right, prefix)
+    if plan(q.dtype, q.shape[-1]) == "native":
+        out = torch.empty(q.shape, dtype=q.dtype)
+        log_sums = torch.empty(q.shape[0], q.shape[2], q.shape[1])
+        native.causal_attention_forward(q, k, v, window, scale, out, log_sums)
+        return out, log_sums
+    if q.numel() == 0:
+        return torch.empty(q.shape, dtype=q.dtype), _no_sums(q)
+    causal, mask = _mask(window, q.dtype)
+    out, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        *(x.transpose(1, 2) for x in (q, k, v)), 0.0, causal, attn_mask=mask, scale=scale
+    )
+    return out.transpose(1, 2).contiguous(), log_sums.contiguous()
+
+
+def _no_sums(q: Tensor) -> Tensor:
+    kind = (
+        torch.float32
+        if plan(q.dtype, q.shape[-1]) == "native"
+        else torch.promote_types(q.dtype, torch.float32)
+    )
+    return q.new_empty(q.shape[0], q.shape[2], q.shape[1], dtype=kind)
+
+
+@_attention.register_fake
+def _(q, k, v, *numbers):
+    return q.new_empty(q.shape), _no_sums(q)
+
+
+@torch.library.custom_op(
+    "imagen_fast::causal_pixel_attention_backward_cpu", mutates_args=(), device_types="cpu"
+)
+def _attention_backward(
+    d_out: Tensor,
+    out: Tensor,
+    log_sums: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    height: int,
+    width: int,
+    above: int,
+    left: int,
+    right: int,
+    prefix: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    window = Window(height, width, above, left, right, prefix)
+    if plan(q.dtype, q.shape[-1]) == "native" or q.numel() == 0:
+        d_q, d_k, d_v = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
+        if q.numel():
+            native.causal_attention_backward(d_out, out, log_sums, q, k, v, window, scale, (d_q, d_k, d_v))
+        return d_q, d_k, d_v
+    causal, mask = _mask(window, q.dtype)
+    gh, qh, kh, vh, oh = (x.transpose(1, 2) for x in (d_out, q, k, v, out))
+    d_q, d_k, d_v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        gh, qh, kh, vh, oh, log_sums, 0.0, causal, attn_mask=mask, scale=scale
+    )
+    return tuple(x.transpose(1, 2).contiguous() for x in (d_q, d_k, d_v))
+
+
+@_attention_backward.register_fake
+def _(d_out, out, log_sums, q, k, v, *numbers):
+    return tuple(q.new_empty(q.shape) for _ in range(3))
+
+
+def _save(ctx, inputs, output):
+    ctx.set_materialize_grads(False)
+    q, k, v, *ctx.numbers = inputs
+    ctx.save_for_backward(*output, q, k, v)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate(ctx, d_out, _):
+    if d_out is None:
+        return (None,) * 10
+    return *_attention_backward(d_out, *ctx.saved_tensors, *ctx.numbers), *(None,) * 7
+
+
+_attention.register_autograd(_differentiate, setup_context=_save)
+
+
+def causal_pixel_attention(q: Tensor, k: Tensor, v: Tensor, *numbers) -> Tensor:
+    return _attention(q, k, v, *numbers)[0]
+
+
+def _flops(q_shape, products: int, *window: int) -> int:
+    images, _, heads, width = q_shape
+    return 2 * products * images * heads * width * seen_pairs(Window(*window))
+
+
+@register_flop_formula(torch.ops.imagen_fast.causal_pixel_attention_cpu)
+def _(q, k, v, height, width, above, left, right, prefix, scale, *args, out_shape=None, **kwargs):
+    return _flops(q, 2, height, width, above, left, right, prefix)
+
+
+@register_flop_formula(torch.ops.imagen_fast.causal_pixel_attention_backward_cpu)
+def _(
+    d_out,
+    out,
+    log_sums,
+    q,
+    k,
+    v,
+    height,
+    width,
+    above,
+    left,
+    right,
+    prefix,
+    scale,
+    *args,
+    out_shape=None,
+    **kwargs,
+):
+    # With the scores made again, as PyTorch counts its own kernels.
+    return _flops(q, 5, height, width, above, left, right, prefix)
