@@ -9,7 +9,7 @@ namespace {
 // Keys are taken or left so many at a time: as many rows as the attention kernels multiply at once.
 constexpr std::int64_t PART = 8;
 
-constexpr std::int64_t up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to; }
+constexpr std::int64_t groups(std::int64_t n, std::int64_t of) { return (n + of - 1) / of; }
 
 // Where every earlier pixel is seen, rows and columns do not matter.
 Window simplified(const Window& w) {
@@ -37,8 +37,8 @@ struct Tiling {
         part_width = PART / part_height;
     }
 
-    std::int64_t across() const { return up(window.width, width); }
-    std::int64_t tiles() const { return up(window.height, height) * across(); }
+    std::int64_t across() const { return groups(window.width, width); }
+    std::int64_t tiles() const { return groups(window.height, height) * across(); }
     std::int64_t parts_of_a_tile() const { return height * width / PART; }
 
     Box tile(std::int64_t number) const {
@@ -73,7 +73,7 @@ private:
 };
 
 // The cheapest shape of tiles of `block` pixels; of equals the widest.
-Tiling tiling(const Window& window, std::int64_t block) {
+Tiling cheapest(const Window& window, std::int64_t block) {
     Tiling best(window, 1, block);
     for (std::int64_t height = 2; height <= block; height *= 2) {
         const Tiling other(window, height, block / height);
@@ -136,90 +136,108 @@ std::vector<Pixel> in_order(const Tiling& tiling) {
 // Neighbouring blocks of a share, as bits, in runs of their queries.
 std::vector<Run> query_runs(std::uint32_t blocks, std::int64_t block) {
     std::vector<Run> runs;
-    for (std::int64_t b = 0; blocks >> b; ++b) {
+    for (std::int64_t b = 0; b < 32; ++b) {
         if (!(blocks >> b & 1)) continue;
         if (!runs.empty() && runs.back().from + runs.back().count == b * block)
             runs.back().count += block;
         else
             runs.push_back({b * block, b * block, block, nullptr});
-        if (b == 31) break;
     }
     return runs;
 }
 
 }  // namespace
 
+// What is at hand while the tables are made. They grow: what will point into another one is a number until
+// then.
+struct CausalKeys::Making {
+    Tiling tiling;
+    std::vector<Pixel> pixels;
+    std::int64_t block, parts;
+    std::vector<std::size_t> run_masks, strip_queries;
+    std::vector<bool> seen_before;      // a part, by an earlier share
+    std::vector<std::uint32_t> seeing;  // the blocks of this share that see a part, as bits
+};
+
+namespace {
+
+constexpr std::size_t NO_MASKS = ~std::size_t(0);
+
+}  // namespace
+
 CausalKeys::CausalKeys(const Window& given, std::int64_t block, std::int64_t share)
     : pixels_(given.height * given.width), block_runs_{0}, share_strips_{0} {
-    const Tiling tiling = imagen_fast::tiling(simplified(given), block);
-    const Window& w = tiling.window;
-    const std::vector<Pixel> pixels = pixels_ ? in_order(tiling) : std::vector<Pixel>();
-    for (const Pixel& pixel : pixels) order_.push_back(pixel.number);
-    const std::int64_t blocks = static_cast<std::int64_t>(pixels.size()) / block;
-    const std::int64_t tile_parts = tiling.parts_of_a_tile(), parts = blocks * tile_parts;
-
-    // Tables grow while they are made: what will point into another one is a number until then.
-    std::vector<std::size_t> run_masks, strip_queries;
-    constexpr std::size_t NONE = ~std::size_t(0);
-    std::vector<bool> seen_before(static_cast<std::size_t>(parts));
+    if (!pixels_) return;
+    const Tiling tiling = cheapest(simplified(given), block);
+    const std::int64_t blocks = tiling.tiles(), parts = blocks * tiling.parts_of_a_tile();
+    Making now{tiling, in_order(tiling), block, parts, {}, {}, std::vector<bool>(parts), {}};
+    for (const Pixel& pixel : now.pixels) order_.push_back(pixel.number);
     for (std::int64_t first = 0; first < blocks; first += share / block) {
-        std::vector<std::uint32_t> seeing(static_cast<std::size_t>(parts));  // blocks of this share, as bits
-        const std::int64_t last = std::min(blocks, first + share / block);
-        for (std::int64_t b = first; b < last; ++b) {
-            const Box queries = tiling.tile(b);
-            std::int64_t at = 0;
-            for (std::int64_t part = 0; part < parts; ++part) {
-                if (part % tile_parts == 0 && !some_see(w, queries, tiling.tile(part / tile_parts))) {
-                    part += tile_parts - 1;
-                    continue;
-                }
-                const Box keys = tiling.part(part);
-                if (!some_see(w, queries, keys)) continue;
-                const std::int64_t from = part * PART;
-                std::uint32_t bits[PART], some = 0, every = ~std::uint32_t(0);
-                const bool all = all_see(w, queries, keys);
-                for (std::int64_t i = 0; i < PART && !all; ++i) {
-                    bits[i] = mask(w, &pixels[b * block], block, pixels[from + i]);
-                    some |= bits[i];
-                    every &= bits[i];
-                }
-                if (!all && !some) continue;
-                seeing[part] |= std::uint32_t(1) << (b - first);
-                const bool joins =
-                    at && runs_.back().from + runs_.back().count == from && (run_masks.back() == NONE) == all;
-                if (joins) {
-                    runs_.back().count += PART;
-                } else {
-                    runs_.push_back({from, at, PART, nullptr});
-                    run_masks.push_back(all ? NONE : masks_.size());
-                }
-                if (!all) masks_.insert(masks_.end(), bits, bits + PART);
-                at += PART;
-            }
-            block_runs_.push_back(static_cast<std::int64_t>(runs_.size()));
-        }
-        std::uint32_t joined = 0;
-        for (std::int64_t part = 0; part < parts; ++part) {
-            const std::uint32_t bits = seeing[part];
-            const bool before = seen_before[part];
-            if (bits && bits == joined && strips_.back().seen_before == before) {
-                strips_.back().count += PART;
-            } else if (bits) {
-                const std::vector<Run> queries = query_runs(bits, block);
-                strip_queries.push_back(share_queries_.size());
-                share_queries_.insert(share_queries_.end(), queries.begin(), queries.end());
-                strips_.push_back(
-                    {part * PART, PART, nullptr, static_cast<std::int64_t>(queries.size()), before});
-            }
-            joined = bits;
-            if (bits) seen_before[part] = true;
-        }
-        share_strips_.push_back(static_cast<std::int64_t>(strips_.size()));
+        now.seeing.assign(parts, 0);
+        for (std::int64_t b = first; b < std::min(blocks, first + share / block); ++b)
+            add_runs(now, b, std::uint32_t(1) << (b - first));
+        add_strips(now);
     }
     for (std::size_t i = 0; i < runs_.size(); ++i)
-        if (run_masks[i] != NONE) runs_[i].seen = masks_.data() + run_masks[i];
+        if (now.run_masks[i] != NO_MASKS) runs_[i].seen = masks_.data() + now.run_masks[i];
     for (std::size_t i = 0; i < strips_.size(); ++i)
-        strips_[i].queries = share_queries_.data() + strip_queries[i];
+        strips_[i].queries = share_queries_.data() + now.strip_queries[i];
+}
+
+void CausalKeys::add_runs(Making& now, std::int64_t b, std::uint32_t bit) {
+    const Window& w = now.tiling.window;
+    const std::int64_t tile_parts = now.tiling.parts_of_a_tile();
+    const Pixel* const block = &now.pixels[b * now.block];
+    const Box queries = now.tiling.tile(b);
+    std::uint32_t exist = 0;
+    for (std::int64_t l = 0; l < now.block; ++l) exist |= std::uint32_t(block[l].number >= 0) << l;
+    std::int64_t at = 0;
+    for (std::int64_t part = 0; part < now.parts; ++part) {
+        if (part % tile_parts == 0 && !some_see(w, queries, now.tiling.tile(part / tile_parts))) {
+            part += tile_parts - 1;
+            continue;
+        }
+        const Box keys = now.tiling.part(part);
+        if (!some_see(w, queries, keys)) continue;
+        const std::int64_t from = part * PART;
+        const bool all = all_see(w, queries, keys);
+        std::uint32_t bits[PART], some = 0;
+        for (std::int64_t i = 0; i < PART && !all; ++i) {
+            bits[i] = mask(w, block, now.block, now.pixels[from + i]);
+            some |= bits[i] & exist;
+        }
+        if (!all && !some) continue;
+        now.seeing[part] |= bit;
+        if (at && runs_.back().from + runs_.back().count == from &&
+            (now.run_masks.back() == NO_MASKS) == all) {
+            runs_.back().count += PART;
+        } else {
+            runs_.push_back({from, at, PART, nullptr});
+            now.run_masks.push_back(all ? NO_MASKS : masks_.size());
+        }
+        if (!all) masks_.insert(masks_.end(), bits, bits + PART);
+        at += PART;
+    }
+    block_runs_.push_back(static_cast<std::int64_t>(runs_.size()));
+}
+
+void CausalKeys::add_strips(Making& now) {
+    std::uint32_t joined = 0;  // the blocks that see the part before this one
+    for (std::int64_t part = 0; part < now.parts; ++part) {
+        const std::uint32_t bits = now.seeing[part];
+        if (bits && bits == joined && strips_.back().seen_before == now.seen_before[part]) {
+            strips_.back().count += PART;
+        } else if (bits) {
+            const std::vector<Run> queries = query_runs(bits, now.block);
+            now.strip_queries.push_back(share_queries_.size());
+            share_queries_.insert(share_queries_.end(), queries.begin(), queries.end());
+            strips_.push_back({part * PART, PART, nullptr, static_cast<std::int64_t>(queries.size()),
+                               now.seen_before[part]});
+        }
+        joined = bits;
+        if (bits) now.seen_before[part] = true;
+    }
+    share_strips_.push_back(static_cast<std::int64_t>(strips_.size()));
 }
 
 }  // namespace imagen_fast

@@ -27,6 +27,10 @@ public:
     SeenKeys seen() const { return {runs_.data(), block_runs_.data(), strips_.data(), share_strips_.data()}; }
 
 private:
+    struct Making;
+    void add_runs(Making& now, std::int64_t b, std::uint32_t bit);
+    void add_strips(Making& now);
+
     std::int64_t pixels_;
     std::vector<std::int32_t> order_;
     std::vector<std::uint32_t> masks_;
