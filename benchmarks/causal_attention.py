@@ -1,8 +1,8 @@
-"""Attention among pixels in generation order, beside PyTorch's attention with the mask that a context stands for.
+"""Attention among pixels in generation order, beside PyTorch's attention with the same mask.
 
-Contexts are a raster, a quadrant and the quadrant's part of a window. SDPA takes the mask as a boolean matrix,
-and a raster as `is_causal` too; FlexAttention skips blocks that the mask leaves empty; NATTEN, causal along both
-axes, knows quadrants and windows.
+Contexts are a raster, a quadrant and the quadrant's part of a window. SDPA takes the mask as a boolean
+matrix, and a raster as `is_causal` too; FlexAttention skips blocks that the mask leaves empty; NATTEN, causal
+along both axes, knows quadrants and windows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pixel cross-entropy beside full logits, PyTorch's own op for it, and other kernels.
 
-On the CPU each lives in a process of its own, as its user runs it; a full run adds full logits that keep freed
-memory as ours does. What a call needs of memory beyond its input is measured with the check.
+On the CPU each lives in a process of its own, as its user runs it; a full run adds full logits that keep
+freed memory as ours does. What a call needs of memory beyond its input is measured with the check.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class Case:
         return verdict
 
     def plausible(self, answer: Sequence[Tensor]) -> Verdict:
-        """A peer: in float32 equal but for the order of sums, in bf16 off by no more than that may cost at all."""
+        """A peer: in float32 equal but for the order of sums, in bf16 off by what that may cost at all."""
         found = self._at_the_ends(answer)
         truth = {name: x for name, x in zip(_NAMES, self.exact, strict=True) if name in found}
         given, exact = (

@@ -1,4 +1,4 @@
-"""Both likelihoods of pixels and who may see whom, each by itself; and training steps of pixel transformers."""
+"""What predicts pixels: their cross-entropy, attention in generation order, training steps of models."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def peak_of(call: Callable[[], object]) -> int | None:
     """Bytes that `call` needs at once beyond what lies in the process before it; None if not known.
 
     It is called twice: what only a first call brings, libraries and compiled code, is none of its work. What
-    the heap keeps of freed memory is given back between the two, so that the second has to ask for all it needs.
+    the heap keeps of freed memory is given back between the two: the second has to ask for all it needs.
     """
     call()
     gc.collect()

@@ -1,6 +1,6 @@
-"""Images drawn from pixel transformers: in raster order beside transformers' generate, and along anti-diagonals.
+"""Images drawn from pixel transformers: in raster order beside transformers' generate, and by anti-diagonals.
 
-In raster order ours has the weights of transformers' ImageGPT, and its logits. Along anti-diagonals, as the
+In raster order ours has the weights of transformers' ImageGPT, and its logits. By anti-diagonals, as the
 context of a quadrant lets it, ours is compared with itself in raster order: no other implementation is known.
 All in float32: a call is a whole batch of images, drawn from nothing.
 """
@@ -26,9 +26,10 @@ from imagen_fast.models.imagegpt import load_imagegpt
 from imagen_fast.models.sampling import generate, steps
 from imagen_fast.ops import Quadrant
 
-# A call takes seconds, thousands of steps long, and is its own warm-up.
+# A batch takes seconds, a thousand steps long, and is its own warm-up.
 QUICK = Effort(warmup=0, least=1, most=3, seconds=4)
-FULL = Effort(warmup=1, least=3, most=9, seconds=60)
+QUICK_WAVEFRONT = Effort(warmup=1, least=3, most=9, seconds=3)
+FULL = Effort(warmup=1, least=3, most=15, seconds=60)
 
 MODELS = {
     "tiny": imagegpt_config(width=64, depth=4, heads=2),
@@ -39,15 +40,14 @@ SIDES = (32, 64)
 
 
 def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
-    effort = QUICK if quick else FULL
     for name, config in MODELS.items():
         if not quick or name == "tiny":
-            yield raster(f"sample {name}", config, BATCH, device, effort)
+            yield raster(f"sample {name}", config, BATCH, device, QUICK if quick else FULL)
     for side in SIDES[: 1 if quick else None]:
         for name, config in MODELS.items():
             if not quick or name == "small":
                 wide = replace(config, image_size=(side, side))
-                yield wavefront(f"sample {name}", wide, device, effort)
+                yield wavefront(f"sample {name}", wide, device, QUICK_WAVEFRONT if quick else FULL)
 
 
 def raster(name: str, config: PixelConfig, images: int, device: torch.device, effort: Effort) -> Contest:
@@ -95,9 +95,8 @@ def _raster(
         verdict = sample_check.their_cached_logits(theirs, config)
         return partial(imagegpt.generate, theirs, images, config.tokens), verdict
 
-    # Theirs keeps no static cache here: for ImageGPT that is silently wrong, since it has no mask for places
-    # of the cache that are empty.
-    more = {"cache": "transformers' DynamicCache"}
+    # Its static cache, which does not grow, is no rival: see `peers.imagegpt.generate`.
+    more = {"cache": "DynamicCache; StaticCache is silently wrong for this model"}
     yield Contender(case, "transformers generate", prepare_theirs, facts(config, images) | more)
 
 

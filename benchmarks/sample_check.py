@@ -1,4 +1,4 @@
-"""When sampling counts as correct: each step's logits, which caches made, beside those of the whole sequence."""
+"""When sampling counts as correct: logits that a cache helped to make, beside those of the whole sequence."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def plain(model: PixelTransformer, pixels: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def cached_logits(model: PixelTransformer, reference: Logits) -> Verdict:
-    """Step by step, ours tells every value of given images as the reference tells it, and draws what exists."""
+    """Step by step, ours tells every value of given images as the reference does, and draws what exists."""
     config, device = model.config, model.pos_embed.device
     draws = torch.Generator().manual_seed(SEED)
     given = torch.randint(config.choices, (IMAGES, config.tokens), generator=draws).to(device)

@@ -1,4 +1,4 @@
-"""Projection and cross-entropy by others: PyTorch plain, compiled and in chunks; Liger, Cut Cross-Entropy, QuACK.
+"""Projection and cross-entropy by others: PyTorch in its ways, Liger, Cut Cross-Entropy, QuACK.
 
 Each function gives the mean loss of hidden [M, E], weight [V, E] and int64 targets [M]. One that takes
 options gives such a function.
@@ -42,8 +42,8 @@ def torch_chunked(policy: str, rows: int = CHUNK_ROWS) -> Loss:
     """PyTorch's op in chunks of rows.
 
     Args:
-        policy: `accurate`, its own choice for bf16 on a CPU, makes products for d_weight in float32; `compact`
-            in the type of the input.
+        policy: `accurate`, its own choice for bf16 on a CPU, makes the products for d_weight in float32;
+            `compact` in the type of the input.
     """
     options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=rows, acc_policy=policy)  # type: ignore[arg-type]
     return lambda hidden, weight, target: F.linear_cross_entropy(hidden, weight, target, options=options)
