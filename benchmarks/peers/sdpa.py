@@ -19,8 +19,7 @@ def attention(
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads_first = (x.transpose(1, 2) for x in (q, k, v))
         with nullcontext() if backend is None else sdpa_kernel(backend):
-            return scaled_dot_product_attention(*heads_first, attn_mask=mask, is_causal=causal).transpose(
-                1, 2
-            )
+            out = scaled_dot_product_attention(*heads_first, attn_mask=mask, is_causal=causal)
+        return out.transpose(1, 2)
 
     return torch.compile(attend, dynamic=False) if compiled else attend
