@@ -1,4 +1,4 @@
-"""The suite of pixels on tiny shapes: each subject, each peer that can stand here, and answers that are wrong."""
+"""The suite of pixels on tiny shapes: each subject, each peer that can stand here, answers that are wrong."""
 
 from dataclasses import replace
 
