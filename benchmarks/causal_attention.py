@@ -128,16 +128,20 @@ def _contenders(case: Case, measured: str, present: list[Rival]) -> Iterator[Con
     # What earlier contests compiled counts against the limit of one function's versions.
     torch.compiler.reset()
     name, facts = f"{case.name} {measured}", case.facts(measured)
-    for rival in (Rival(OURS, lambda case: case.ours), *present):
-        yield Contender(name, rival.name, partial(_prepare, case, measured, rival), facts)
+    own = Rival(OURS, lambda case: case.ours)
+    for rival in (own, *present):
+        verdict = case.bound if rival is own else case.plausible
+        yield Contender(name, rival.name, partial(_prepare, case, measured, rival, verdict), facts)
 
 
-def _prepare(case: Case, measured: str, rival: Rival) -> tuple[Call, Verdict]:
+def _prepare(
+    case: Case, measured: str, rival: Rival, verdict_on: Callable[..., Verdict]
+) -> tuple[Call, Verdict]:
     if case.device.type == "cpu":
         # For everyone here: else whoever allocates waits for page faults, as many as it happens to meet.
         native.keep_freed_memory()
     call = case.layout.call(rival.build(case), measured)
-    verdict = case.verdict(call())
+    verdict = verdict_on(call())
     if case.device.type != "cuda" or not verdict.correct:
         return call, verdict
     call, evidence = cuda_graph.capture(call)

@@ -20,7 +20,7 @@ from imagen_fast.benchmarks.attention_case import (
     Attention,
     Layout,
 )
-from imagen_fast.benchmarks.correctness import Verdict, bounded
+from imagen_fast.benchmarks.correctness import HALF, SAME, Verdict, bounded, distance
 from imagen_fast.benchmarks.peers import sdpa
 from imagen_fast.ops import CausalContext, Neighbourhood
 from imagen_fast.ops.contexts import Window
@@ -103,11 +103,24 @@ class Case:
         layout = Layout(*(x[self._chosen].to(dtype) for x in self.layout))
         return [x.detach() for x in layout.call(attention, BOTH)()]
 
-    def verdict(self, answer: Sequence[Tensor]) -> Verdict:
-        """The output and the gradients, where there are some, against float64."""
+    def bound(self, answer: Sequence[Tensor]) -> Verdict:
+        """Ours: the output and the gradients, where there are some, as near to float64 as plain PyTorch's."""
         verdict = Verdict(True)
         for name, x, exact, plain in zip(_NAMES, answer, self._exact, self._plain, strict=False):
             verdict &= bounded(x.detach()[self._chosen], exact, plain, name)
+        return verdict
+
+    def plausible(self, answer: Sequence[Tensor]) -> Verdict:
+        """A peer: in float32 equal but for the order of sums, in bf16 off by what that may cost at all.
+
+        PyTorch's own kernel in bf16 would not stay within the bound of ours: over 4096 pixels d_v has errors
+        twice as large as those of two plain products.
+        """
+        limit = (SAME if self.dtype == torch.float32 else HALF).gradient
+        verdict = Verdict(True)
+        for name, x, exact in zip(_NAMES, answer, self._exact, strict=False):
+            error = distance(x.detach()[self._chosen], exact)
+            verdict &= Verdict(error <= limit, {name: {"error": error, "bound": limit}})
         return verdict
 
     def facts(self, measured: str) -> dict[str, Any]:

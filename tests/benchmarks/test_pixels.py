@@ -146,7 +146,7 @@ def test_flex_attention_sees_what_the_context_lets_it(context):
     rival = causal_attention.Rival(
         "Flex", lambda case: flex_attention.causal(case.window, CPU, compiled=False)
     )
-    _, verdict = causal_attention._prepare(case, FORWARD, rival)
+    _, verdict = causal_attention._prepare(case, FORWARD, rival, case.plausible)
     assert verdict.correct, verdict.evidence
 
 
@@ -182,19 +182,25 @@ def test_natten_gets_the_window(context, monkeypatch):
         natten.attention(Raster().window((5, 7)))
 
 
+@pytest.mark.parametrize("type_", ["bf16", "fp32"])
 @pytest.mark.parametrize("bad", ["the pixel on the right is seen", "the gradient is another's"])
-def test_a_wrong_attention_is_found(bad):
-    case = attention_case(Quadrant())
+def test_a_wrong_attention_has_no_speed(bad, type_, monkeypatch):
+    case = attention_case(Quadrant(), type_)
+    attention = ops.causal_pixel_attention
 
-    def attend(q, k, v):
+    def attend(q, k, v, *_):
         if bad == "the pixel on the right is seen":
-            return ops.causal_pixel_attention(q, k, v, case.grid, Raster())
-        return ops.causal_pixel_attention(
-            q, k.detach() + (k - k.detach()) * 1.001, v, case.grid, case.context
-        )
+            return attention(q, k, v, case.grid, Raster(), backend="reference")
+        k = k.detach() + (k - k.detach()) * 1.3
+        return attention(q, k, v, case.grid, case.context, backend="reference")
 
-    _, verdict = causal_attention._prepare(case, BOTH, causal_attention.Rival("x", lambda _: attend))
-    assert not verdict.correct
+    # What ours is held against asks for a back-end.
+    monkeypatch.setattr(
+        ops, "causal_pixel_attention", lambda *given, **more: (attention if more else attend)(*given, **more)
+    )
+    contest = causal_attention.contest(case, BOTH, (causal_attention.Rival("off", lambda _: attend),), ONCE)
+    results = hold(contest, CPU)
+    assert [(r.verdict.correct, r.timing) for r in results] == [(False, None)] * 2
 
 
 def test_facts_of_an_attention():
