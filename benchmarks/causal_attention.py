@@ -2,7 +2,7 @@
 
 Contexts are a raster, a quadrant and the quadrant's part of a window. SDPA takes the mask as a boolean
 matrix, and a raster as `is_causal` too; FlexAttention skips blocks that the mask leaves empty; NATTEN, causal
-along both axes, knows quadrants and windows.
+along both axes, knows quadrants and windows. A quadrant stands beside our own full attention too.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from itertools import product
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from imagen_fast import native
+from imagen_fast import native, ops
 from imagen_fast.benchmarks import cuda_graph
 from imagen_fast.benchmarks.attention_case import BOTH, FORWARD, Attention
+from imagen_fast.benchmarks.attention_case import Case as DenseCase
 from imagen_fast.benchmarks.causal_attention_case import Case
 from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.contest import Contest
@@ -132,17 +134,38 @@ def _contenders(case: Case, measured: str, present: list[Rival]) -> Iterator[Con
     for rival in (own, *present):
         verdict = case.bound if rival is own else case.plausible
         yield Contender(name, rival.name, partial(_prepare, case, measured, rival, verdict), facts)
+    if isinstance(case.context, Quadrant):
+        dense = _full(case)
+        yield Contender(
+            name, f"{OURS} full attention", partial(_prepare_full, dense, measured), dense.facts(measured)
+        )
 
 
 def _prepare(
     case: Case, measured: str, rival: Rival, verdict_on: Callable[..., Verdict]
 ) -> tuple[Call, Verdict]:
-    if case.device.type == "cpu":
+    return _checked(case.layout.call(rival.build(case), measured), verdict_on, case.device)
+
+
+def _full(case: Case) -> DenseCase:
+    """All pixels see each other, of the same sizes: what our own kernel for that takes."""
+    pixels = case.grid[0] * case.grid[1]
+    return DenseCase("dense", case.images, pixels, pixels, case.heads, case.width, case.type, case.device)
+
+
+def _prepare_full(dense: DenseCase, measured: str) -> tuple[Call, Verdict]:
+    call = dense.grid.call(lambda q, k, v: ops.masked_patch_attention(q, k, v), measured)
+    return _checked(call, dense.verdict, dense.device)
+
+
+def _checked(
+    call: Callable[[], tuple[Tensor, ...]], verdict_on: Callable[..., Verdict], device: torch.device
+) -> tuple[Call, Verdict]:
+    if device.type == "cpu":
         # For everyone here: else whoever allocates waits for page faults, as many as it happens to meet.
         native.keep_freed_memory()
-    call = case.layout.call(rival.build(case), measured)
     verdict = verdict_on(call())
-    if case.device.type != "cuda" or not verdict.correct:
+    if device.type != "cuda" or not verdict.correct:
         return call, verdict
-    call, evidence = cuda_graph.capture(call)
-    return call, verdict & Verdict(True, evidence)
+    graph, evidence = cuda_graph.capture(call)
+    return graph, verdict & Verdict(True, evidence)
