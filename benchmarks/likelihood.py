@@ -42,6 +42,9 @@ CPU_CASES_TOO = ((32, 256), (512, 512))
 CPU_ROWS = 65536
 QUICK_ROWS = 8192  # tell a wrong gradient as well as all, in an eighth of the time
 
+# Of eager full logits: in both types, their logarithms and gradients; as measured on the CPU.
+EAGER_BYTES = 18
+
 # iGPT's head on 256 images; and every value of the hidden patches of 256 images of 224 pixels, 147 of each.
 CUDA_CASES = ((262144, 512, 512), (256 * 147 * 768, 64, 256))
 
@@ -52,6 +55,7 @@ class Rival(NamedTuple):
     Args:
         loss: imports what it needs when it is called, where it is built.
         keeps_memory: its process keeps what memory it frees, as ours does.
+        logit_bytes: how many bytes it holds at once for each logit, where that may be more than a GPU has.
     """
 
     name: str
@@ -59,11 +63,18 @@ class Rival(NamedTuple):
     peer: Peer | None = None
     compiled: bool = False
     keeps_memory: bool = False
+    logit_bytes: int = 0
 
-    def absence(self) -> Absence | None:
+    def absence(self, case: Case) -> Absence | None:
         if self.peer is not None and (absence := self.peer.absence()) is not None:
             return absence
-        return compiler_absence(self.name) if self.compiled else None
+        if self.compiled and (absence := compiler_absence(self.name)) is not None:
+            return absence
+        needs = self.logit_bytes * case.rows * case.levels
+        if case.device.type == "cuda" and needs > torch.cuda.get_device_properties(0).total_memory:
+            why = f"needs about {needs / 1e9:.0f} GB"
+            return Absence(f"{self.name} ({case.name})", why, "take a GPU with more memory")
+        return None
 
 
 def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
@@ -74,7 +85,7 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
 
 
 def contest(case: Case, measured: str, wanted: tuple[Rival, ...], effort: Effort) -> Contest:
-    absent = {rival: absence for rival in wanted if (absence := rival.absence()) is not None}
+    absent = {rival: absence for rival in wanted if (absence := rival.absence(case)) is not None}
     present = tuple(rival for rival in wanted if rival not in absent)
     return Contest(
         f"{case.name} {measured}",
@@ -100,7 +111,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
 
 
 def rivals(device: str, quick: bool) -> Iterator[Rival]:
-    yield Rival("full logits", peers.plain)
+    yield Rival("full logits", peers.plain, logit_bytes=EAGER_BYTES)
     if not (device == "cpu" and quick):  # compiling takes longer than a quick run may
         yield Rival("full logits compiled", peers.compiled, compiled=True)
     for name, loss in {

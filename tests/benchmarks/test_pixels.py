@@ -1,6 +1,7 @@
 """The suite of pixels on tiny shapes: each subject, each peer that can stand here, answers that are wrong."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -111,6 +112,15 @@ def test_kernels_that_are_not_here_are_called_with_what_they_take(monkeypatch):
     results = hold(likelihood_contest(likelihood_case(), wanted=wanted), CPU)
     assert [r.implementation for r in results] == [OURS, *names]
     assert wrong(results) == {}
+
+
+def test_who_needs_more_memory_than_a_gpu_has_is_absent_and_says_so(monkeypatch):
+    gpu = SimpleNamespace(total_memory=10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
+    case = replace(likelihood_case(rows=10**6), device=torch.device("cuda"))
+    rival = next(likelihood.rivals("cuda", quick=True))
+    assert rival.absence(case).why == "needs about 1 GB"
+    assert rival.absence(replace(case, rows=10**5)) is None
 
 
 def test_facts_of_a_cross_entropy():
