@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.imagen-fast-installed
 NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
 # The benchmark suites; a new one joins here.
-SUITES ?= attention train
+SUITES ?= attention pixels sample train
 RESULTS := benchmarks/results
 # -P: with this folder on the path, transformers would take kernels/ for the package of that name.
 PYTEST := $(BIN)/python -P -m pytest -q

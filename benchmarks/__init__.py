@@ -7,6 +7,7 @@ and its line in `peers/__init__.py`. What they share:
 - `apart.py`: a process for each, where they would disturb each other in one; `resident.py`: its memory;
 - `measure.py`: the interleaved timing; `cuda_graph.py`: calls of microseconds, without Python between;
 - `correctness.py`: the error bounds;
+- `step.py`, `training.py`: training steps, and contenders that are such;
 - `record.py`, `machine.py`: the JSON, which is the record; `report.py`: its Markdown table;
 - `cli.py`: `imagen-fast bench`; `bench_*.py`: the same contests for pytest-benchmark.
 """

@@ -58,7 +58,7 @@ def errors(answer: Answer, truth: Answer) -> Errors:
     loss = abs(answer.loss - truth.loss) / abs(truth.loss)
     if answer.gradients.keys() != truth.gradients.keys():
         return Errors(loss, math.inf)
-    distances = [_distance(answer.gradients[name], wanted) for name, wanted in truth.gradients.items()]
+    distances = [distance(answer.gradients[name], wanted) for name, wanted in truth.gradients.items()]
     # Not `max`: Python's passes over a NaN.
     return Errors(loss, float(torch.tensor(distances).max()) if distances else 0.0)
 
@@ -106,6 +106,7 @@ def full_float32() -> Iterator[None]:
         yield
 
 
-def _distance(x: Tensor, truth: Tensor) -> float:
+def distance(x: Tensor, truth: Tensor) -> float:
+    """The L2 norm of the difference over that of the truth."""
     truth = truth.double()
     return float((x.double() - truth).norm() / truth.norm().clamp(min=1e-30))

@@ -20,16 +20,16 @@ class TrainingStep:
     """Call it for one step on its batch.
 
     Args:
-        forward: images [B, C, H, W] and noise [B, N] to the loss.
+        forward: from the tensors of a batch to the loss.
         update: applies the gradients and clears them.
-        batch: the images and the noise of every timed step.
+        batch: those of every timed step, each with the images along its first dimension.
         names: gradients by parameter name to the same under our names, where those differ.
     """
 
     module: nn.Module
-    forward: Callable[[Tensor, Tensor], Tensor]
+    forward: Callable[..., Tensor]
     update: Callable[[], object]
-    batch: tuple[Tensor, Tensor]
+    batch: tuple[Tensor, ...]
     names: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
     def __call__(self) -> Tensor:

@@ -7,7 +7,6 @@ from its weights: the same loss and gradients. `cross QxL` reaches the same end 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,14 +14,13 @@ from typing import Any
 
 import torch
 
-from imagen_fast import native
-from imagen_fast.benchmarks import mae
-from imagen_fast.benchmarks.contender import OURS, Contender
+from imagen_fast.benchmarks import mae, training
+from imagen_fast.benchmarks.contender import Contender
 from imagen_fast.benchmarks.contest import Contest
-from imagen_fast.benchmarks.correctness import HALF, SAME, Answer, Verdict, errors, half_bound, within
-from imagen_fast.benchmarks.measure import Call, Effort
+from imagen_fast.benchmarks.measure import Effort
 from imagen_fast.benchmarks.peers import TRANSFORMERS, Absence, compiler_absence
 from imagen_fast.benchmarks.step import TrainingStep
+from imagen_fast.benchmarks.training import Mode
 from imagen_fast.models import DecoderConfig, MaskedAutoencoder, vit_config
 from imagen_fast.models.convert import load_vitmae
 
@@ -111,70 +109,26 @@ def _contenders(
         yield ours.contender(f"{name} cross {queries}x{depth} bf16 step", torch.bfloat16)
     if vitmae is None:
         return
-    modes = [_Mode(torch.bfloat16), _Mode(torch.float32)]
+    modes = [Mode(torch.bfloat16), Mode(torch.float32)]
     if not quick and same:
         if "transformers bf16 compiled" not in missing:
-            modes.append(_Mode(torch.bfloat16, compiled=True))
+            modes.append(Mode(torch.bfloat16, compiled=True))
         if not on_cuda:  # there the heap holds no weights
-            modes.append(_Mode(torch.bfloat16, keeps_memory=True))
+            modes.append(Mode(torch.bfloat16, keeps_memory=True))
     for mode in modes:
         yield vitmae.contender(f"{name} same-objective {mode.precision} step", mode)
 
 
-@dataclass(frozen=True)
-class _Mode:
-    """One way to train transformers' model.
-
-    Args:
-        keeps_memory: its process keeps what memory it frees, as our trainer's does.
-    """
-
-    dtype: torch.dtype
-    compiled: bool = False
-    keeps_memory: bool = False
-
-    @property
-    def precision(self) -> str:
-        return "fp32" if self.dtype == torch.float32 else "bf16"
-
-    @property
-    def name(self) -> str:
-        name = f"transformers {self.precision}{' compiled' if self.compiled else ''}"
-        return name + (", memory kept" if self.keeps_memory else "")
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        return {
-            "precision": "fp32" if self.precision == "fp32" else "bf16 autocast on fp32 weights",
-            # What its Trainer takes by default since PyTorch 2.8, and PyTorch's fastest.
-            "optimizer": "torch.optim.AdamW(fused=True)",
-            "compiled": self.compiled,
-            "keeps_freed_memory": self.keeps_memory,
-        }
-
-
-class _Plain:
-    """The plain implementation that an objective of ours is held against, in both types."""
-
-    workload: mae.Workload
-
-    def step(self, dtype: torch.dtype) -> TrainingStep:
-        raise NotImplementedError
-
-    @cached_property
-    def exact(self) -> Answer:
-        return self.step(torch.float32).answer(self.workload.checked)
-
-    @cached_property
-    def half(self) -> Answer:
-        return self.step(torch.bfloat16).answer(self.workload.checked)
-
-
-class _Vitmae(_Plain):
+class _Vitmae(training.Theirs):
     """transformers' model: what ours of the same objective must equal, and a peer."""
 
     def __init__(self, workload: mae.Workload, decoder: DecoderConfig) -> None:
+        super().__init__(workload.checked)
         self.workload, self.decoder = workload, decoder
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.workload.facts() | {"decoder": _describe(self.decoder)}
 
     @cached_property
     def model(self) -> Any:
@@ -189,30 +143,17 @@ class _Vitmae(_Plain):
 
         return vitmae.training_step(self.model, self.workload.data, dtype, compiled)
 
-    def contender(self, case: str, mode: _Mode) -> Contender:
-        def build() -> TrainingStep:
-            if mode.keeps_memory:
-                native.keep_freed_memory()
-            return self.step(mode.dtype, mode.compiled)
-
-        def prepare() -> tuple[Call, Verdict]:
-            step = build()
-            answer = step.answer(self.workload.checked)
-            if mode.dtype == torch.float32:  # what all others are held against
-                return step, Verdict(math.isfinite(answer.loss), {"loss": answer.loss})
-            return step, within(errors(answer, self.exact), HALF, "its own fp32")
-
-        facts = {"decoder": _describe(self.decoder)} | mode.facts
-        return Contender(case, mode.name, prepare, self.workload.facts() | facts, build)
-
 
 @dataclass
-class _Reference(_Plain):
+class _Reference(training.Plain):
     """Our own model on the reference back-end: plain PyTorch, with autocast where it is in bf16."""
 
     workload: mae.Workload
     decoder: DecoderConfig
     predicted: float
+
+    def __post_init__(self) -> None:
+        super().__init__(self.workload.checked)
 
     def step(self, dtype: torch.dtype) -> TrainingStep:
         model = mae.random_model(self.workload.encoder, self.decoder)
@@ -222,14 +163,19 @@ class _Reference(_Plain):
         )
 
 
-class _Ours:
+class _Ours(training.Ours):
     """One objective of ours, held against ViTMAE where it computes the same and that is installed."""
 
     def __init__(
         self, workload: mae.Workload, decoder: DecoderConfig, predicted: float, vitmae: _Vitmae | None
     ) -> None:
+        super().__init__(vitmae or _Reference(workload, decoder, predicted), workload.device)
         self.workload, self.decoder, self.predicted, self.vitmae = workload, decoder, predicted, vitmae
-        self.plain: _Plain = vitmae or _Reference(workload, decoder, predicted)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        predicted = round(self.predicted * self.workload.hidden)
+        return self.workload.facts() | {"decoder": _describe(self.decoder), "predicted": predicted}
 
     def model(self) -> MaskedAutoencoder:
         if self.vitmae is not None:
@@ -238,44 +184,6 @@ class _Ours:
 
     def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
         return mae.training_step(self.workload, self.model(), dtype, self.predicted, compiled)
-
-    @cached_property
-    def mathematics(self) -> Verdict:
-        """In float32 the loss and the gradients are the plain implementation's."""
-        return self.same(self.step(torch.float32))
-
-    def same(self, step: TrainingStep) -> Verdict:
-        found = errors(step.answer(self.workload.checked), self.plain.exact)
-        return within(found, SAME, "fp32 beside plain fp32")
-
-    def contender(self, case: str, dtype: torch.dtype, compiled: bool = False) -> Contender:
-        half = dtype == torch.bfloat16
-        keeps_memory = self.workload.device.type == "cpu"
-
-        def build() -> TrainingStep:
-            if keeps_memory:
-                native.keep_freed_memory()  # as our training loop does
-            return self.step(dtype, compiled)
-
-        def prepare() -> tuple[Call, Verdict]:
-            step = build()
-            if not half:
-                return step, self.same(step)
-            found = errors(step.answer(self.workload.checked), self.plain.exact)
-            plain = errors(self.plain.half, self.plain.exact)
-            known = Verdict(True, {"plain bf16 beside plain fp32": plain._asdict()})
-            ours = within(found, half_bound(plain), "bf16 beside plain fp32")
-            return step, self.mathematics & known & ours
-
-        facts = {
-            "decoder": _describe(self.decoder),
-            "predicted": round(self.predicted * self.workload.hidden),
-            "precision": "bf16 weights with fp32 masters" if half else "fp32",
-            "optimizer": "imagen_fast.train.MasterAdamW",
-            "compiled": compiled,
-            "keeps_freed_memory": keeps_memory,
-        }
-        return Contender(case, OURS, prepare, self.workload.facts() | facts, build)
 
 
 def _describe(decoder: DecoderConfig) -> str:

@@ -69,6 +69,13 @@ TRANSFORMERS = Peer("transformers", "transformers", "pip install 'transformers>=
 VARLEN_ATTN = Peer("varlen_attn", "torch.nn.attention.varlen", "pip install 'torch>=2.10'")
 FLASH_ATTN = Peer("flash-attn", "flash_attn", "pip install flash-attn --no-build-isolation")
 XFORMERS = Peer("xformers", "xformers.ops", "pip install xformers")
+NATTEN = Peer("NATTEN", "natten", "pip install natten; see natten.org/install for wheels with its kernels")
+TORCH_LINEAR_CROSS_ENTROPY = Peer(
+    "linear_cross_entropy", "torch.nn.modules.linear_cross_entropy_options", "pip install 'torch>=2.13'"
+)
+LIGER = Peer("Liger", "liger_kernel.transformers.functional", "pip install liger-kernel")
+CUT_CROSS_ENTROPY = Peer("Cut Cross-Entropy", "cut_cross_entropy", "pip install cut-cross-entropy")
+QUACK = Peer("QuACK", "quack.linear_cross_entropy", "pip install quack-kernels")
 
 
 def compiler_absence(name: str) -> Absence | None:

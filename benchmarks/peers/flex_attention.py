@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from imagen_fast.ops.contexts import Window
+
 
 def attention(
     seen: Tensor | None, queries: int, keys: int, builds_mask: bool = False, compiled: bool = True
@@ -33,6 +35,26 @@ def attention(
 
     def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         mask = block_mask() if builds_mask else shared
+        return attend(*(x.transpose(1, 2) for x in (q, k, v)), block_mask=mask).transpose(1, 2)
+
+    return call
+
+
+def causal(window: Window, device: torch.device, compiled: bool = True) -> Callable[..., Tensor]:
+    """Of q, k, v [B, N, H, D] in raster order: each pixel sees what the window lets it see."""
+    attend = torch.compile(flex_attention, dynamic=False) if compiled else flex_attention
+    build = torch.compile(create_block_mask, dynamic=False) if compiled else create_block_mask
+    height, width, above, left, right, prefix = window
+
+    def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        down, along = i // width - j // width, i % width - j % width
+        near = (down <= above) & (along <= left) & (along >= -right)
+        return ((j <= i) & near) | (j < prefix)
+
+    pixels = height * width
+    mask = build(visible, None, None, pixels, pixels, device=device)
+
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend(*(x.transpose(1, 2) for x in (q, k, v)), block_mask=mask).transpose(1, 2)
 
     return call

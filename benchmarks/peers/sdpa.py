@@ -12,13 +12,14 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 def attention(
-    mask: Tensor | None, backend: SDPBackend | None = None, compiled: bool = False
+    mask: Tensor | None, backend: SDPBackend | None = None, compiled: bool = False, causal: bool = False
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Of q [B, M, H, D] and k, v [B, N, H, D], transposed as ViTs do; `mask` broadcasts to [B, H, M, N]."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads_first = (x.transpose(1, 2) for x in (q, k, v))
         with nullcontext() if backend is None else sdpa_kernel(backend):
-            return scaled_dot_product_attention(*heads_first, attn_mask=mask).transpose(1, 2)
+            out = scaled_dot_product_attention(*heads_first, attn_mask=mask, is_causal=causal)
+        return out.transpose(1, 2)
 
     return torch.compile(attend, dynamic=False) if compiled else attend

@@ -61,7 +61,7 @@ def load_imagegpt(source: nn.Module | str | Path, clusters: np.ndarray | None = 
             raise CheckpointError(f"{folder} is no folder of a saved ImageGPT: {error}") from error
     model = PixelTransformer(_shapes(config))
     model.load_state_dict(
-        {**_imagegpt_to_ours(state, model.config), "symbols.palette": _palette(model, clusters)}
+        {**imagegpt_to_ours(state, model.config.choices), "symbols.palette": _palette(model, clusters)}
     )
     return model
 
@@ -94,8 +94,9 @@ def _shapes(c: dict[str, Any]) -> PixelConfig:
     )
 
 
-def _imagegpt_to_ours(state: State, config: PixelConfig) -> State:
-    table, colours = state["transformer.wte.weight"], config.choices
+def imagegpt_to_ours(state: State, colours: int) -> State:
+    """Weights, or their gradients, of a model of so many colours, under our names."""
+    table = state["transformer.wte.weight"]
     ours: State = {
         "embed.table": table[:colours],
         "embed.start": table[colours:],  # their start token

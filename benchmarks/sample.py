@@ -1,0 +1,144 @@
+"""Images drawn from pixel transformers: in raster order beside transformers' generate, and by anti-diagonals.
+
+In raster order ours has the weights of transformers' ImageGPT, and its logits. By anti-diagonals, as the
+context of a quadrant lets it, ours is compared with itself in raster order: no other implementation is known.
+All in float32: a call is a whole batch of images, drawn from nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from imagen_fast.benchmarks import pixel_model, sample_check
+from imagen_fast.benchmarks.contender import OURS, Contender
+from imagen_fast.benchmarks.contest import Contest
+from imagen_fast.benchmarks.correctness import Verdict
+from imagen_fast.benchmarks.measure import Call, Effort
+from imagen_fast.benchmarks.peers import TRANSFORMERS
+from imagen_fast.benchmarks.pixel_model import imagegpt_config
+from imagen_fast.models import PixelConfig
+from imagen_fast.models.imagegpt import load_imagegpt
+from imagen_fast.models.sampling import generate, steps
+from imagen_fast.ops import Quadrant
+
+# A batch takes seconds, a thousand steps long, and is its own warm-up.
+QUICK = Effort(warmup=0, least=1, most=3, seconds=4)
+QUICK_WAVEFRONT = Effort(warmup=1, least=3, most=9, seconds=3)
+FULL = Effort(warmup=1, least=3, most=15, seconds=60)
+
+MODELS = {
+    "tiny": imagegpt_config(width=64, depth=4, heads=2),
+    "small": imagegpt_config(width=256, depth=8, heads=8),
+}
+BATCH = 16
+SIDES = (32, 64)
+
+
+def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
+    for name, config in MODELS.items():
+        if not quick or name == "tiny":
+            yield raster(f"sample {name}", config, BATCH, device, QUICK if quick else FULL)
+    for side in SIDES[: 1 if quick else None]:
+        for name, config in MODELS.items():
+            if not quick or name == "small":
+                wide = replace(config, image_size=(side, side))
+                yield wavefront(f"sample {name}", wide, device, QUICK_WAVEFRONT if quick else FULL)
+
+
+def raster(name: str, config: PixelConfig, images: int, device: torch.device, effort: Effort) -> Contest:
+    absence = TRANSFORMERS.absence()
+    contenders = partial(_raster, f"{name} {_sizes(config)} B{images} raster", config, images, device)
+    return Contest(
+        f"{name} {_sizes(config)} raster",
+        "sample",
+        partial(contenders, absence is None),
+        effort,
+        () if absence is None else (absence,),
+    )
+
+
+def wavefront(name: str, config: PixelConfig, device: torch.device, effort: Effort) -> Contest:
+    case = f"{name} {_sizes(config)} B1 quadrant"
+    return Contest(case, "sample", partial(_wavefront, case, config, device), effort)
+
+
+def _sizes(config: PixelConfig) -> str:
+    height, width = config.image_size
+    return f"{height}x{width}"
+
+
+def _raster(
+    case: str, config: PixelConfig, images: int, device: torch.device, with_theirs: bool
+) -> Iterator[Contender]:
+    ours = pixel_model.random_model(config)
+    if with_theirs:
+        from imagen_fast.benchmarks.peers import imagegpt
+
+        theirs = imagegpt.random_model(config).to(device).eval()
+        ours = load_imagegpt(theirs)
+    ours.to(device).eval()
+
+    def prepare() -> tuple[Call, Verdict]:
+        reference = partial(imagegpt.logits, theirs) if with_theirs else partial(sample_check.plain, ours)
+        return partial(generate, ours, images), sample_check.cached_logits(ours, reference)
+
+    yield Contender(case, OURS, prepare, facts(config, images))
+    if not with_theirs:
+        return
+
+    def prepare_theirs() -> tuple[Call, Verdict]:
+        verdict = sample_check.their_cached_logits(theirs, config)
+        return partial(imagegpt.generate, theirs, images, config.tokens), verdict
+
+    # Its static cache, which does not grow, is no rival: see `peers.imagegpt.generate`.
+    more = {"cache": "DynamicCache; StaticCache is silently wrong for this model"}
+    yield Contender(case, "transformers generate", prepare_theirs, facts(config, images) | more)
+
+
+def _wavefront(case: str, config: PixelConfig, device: torch.device) -> Iterator[Contender]:
+    for name, context in ((OURS, Quadrant()), (f"{OURS} raster", config.context)):
+        own = replace(config, context=context)
+        yield Contender(case, name, partial(_prepare_own, own, device), facts(own, 1))
+
+
+def _prepare_own(config: PixelConfig, device: torch.device) -> tuple[Call, Verdict]:
+    model = pixel_model.random_model(config).to(device).eval()
+    small = replace(config, image_size=sample_check.GRID)
+    checked = pixel_model.random_model(small).to(device).eval()
+    verdict = sample_check.one_by_one(checked) & sample_check.cached_logits(
+        checked, partial(sample_check.plain, checked)
+    )
+    return partial(generate, model, 1), verdict
+
+
+def facts(config: PixelConfig, images: int) -> dict[str, Any]:
+    """Sizes, and the least that the case asks of matrix units, exponentials and memory (float32).
+
+    Bytes are those of the weights, once a step, and of the keys and values that each step sees.
+    """
+    width, depth = config.embed_dim, config.depth
+    weights = round((4 + 2 * config.mlp_ratio) * width * width) * depth + width * config.choices
+    seen = int(config.attended.window(config.grid).visible().sum())
+    count = sum(1 for _ in steps(config))
+    return {
+        "images": images,
+        "image": _sizes(config),
+        "colours": config.choices,
+        "model": pixel_model.describe(config),
+        "precision": "fp32",
+        "steps": count,
+        "operations": images * (2 * weights * config.tokens + 4 * seen * width * depth),
+        "exponentials": images * (seen * config.heads * depth + config.tokens * config.choices),
+        "bytes": 4 * (count * weights + images * _read_keys(config) * 2 * width * depth),
+    }
+
+
+def _read_keys(config: PixelConfig) -> int:
+    """Keys that are read, each once in a step however many of its queries see it."""
+    seen = config.attended.window(config.grid).visible()
+    return sum(int(seen[places].any(0).sum()) for places in steps(config))
