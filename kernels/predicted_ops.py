@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast.kernels.predicted_launch import Gradients, Rows, asked, rows_of, scaled_gradient
@@ -105,7 +105,7 @@ def register(name: str, of: Likelihood) -> Callable[..., Tensor]:
         return fake_gradients(hidden, weight, bias, of_hidden, of_weight)
 
     def make(suffix: str, function: Callable, fake: Callable) -> Any:
-        op = torch.library.custom_op(f"imagen_fast::{name}_{suffix}_triton", function, mutates_args=())
+        op = library.custom_op(f"imagen_fast::{name}_{suffix}_triton", function, mutates_args=())
         op.register_fake(fake)
         return op
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from imagen_fast.native import library
 from imagen_fast.native.attention import address
-from imagen_fast.native.library import cpu, threads
 from imagen_fast.native.tensors import dtype_number
 
 # height, width, above, left, right, prefix: `imagen_fast.ops.contexts.Window` says what they mean.
@@ -25,7 +25,7 @@ def causal_attention_forward(
     each row's exponentials.
     """
     problem, _alive = _problem(q, k, v, window, scale)
-    problem.forward(out=address(out), log_sums=log_sums.data_ptr(), threads=threads())
+    problem.forward(out=address(out), log_sums=log_sums.data_ptr(), threads=library.threads())
 
 
 def causal_attention_backward(
@@ -53,7 +53,7 @@ def causal_attention_backward(
         d_q=d_q,
         d_k=d_k,
         d_v=d_v,
-        threads=threads(),
+        threads=library.threads(),
     )
 
 
@@ -62,11 +62,11 @@ def _problem(
 ) -> tuple[Any, list[Tensor]]:
     alive = [x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v)]
     dtype = dtype_number("q", q)
-    problem = cpu().Attention(
+    problem = library.cpu().Attention(
         q=address(alive[0]),
         k=address(alive[1]),
         v=address(alive[2]),
-        causal=_keys(tuple(window), dtype, cpu().instruction_set()),
+        causal=_keys(tuple(window), dtype, library.cpu().instruction_set()),
         shape=(q.shape[0], q.shape[-2], q.shape[-1]),
         dtype=dtype,
         scale=scale,
@@ -78,4 +78,4 @@ def _problem(
 @lru_cache(maxsize=64)
 def _keys(window: WindowNumbers, dtype: int, instruction_set: str) -> Any:
     """What each block of queries sees; how large a block is depends on the instruction set."""
-    return cpu().CausalKeys(window=window, dtype=dtype)
+    return library.cpu().CausalKeys(window=window, dtype=dtype)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.native.library import cpu, threads
+from imagen_fast.native import library
 from imagen_fast.native.tensors import dense
 
 
@@ -19,9 +19,9 @@ class PackedLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.outputs, self.inputs = weight.shape
         self._bias = None if bias is None else bias.detach().float().contiguous().clone()
-        self._packed = torch.empty(cpu().packed_size(self.outputs, self.inputs))
+        self._packed = torch.empty(library.cpu().packed_size(self.outputs, self.inputs))
         wide = weight.detach().float().contiguous()
-        cpu().pack_weight(
+        library.cpu().pack_weight(
             weight=dense("weight", wide),
             outputs=self.outputs,
             inputs=self.inputs,
@@ -34,7 +34,7 @@ class PackedLinear:
             raise InvalidInput(f"x must have {self.inputs} values a row, not {x.shape[-1]}")
         x = x.contiguous()
         y = torch.empty(*x.shape[:-1], self.outputs)
-        cpu().packed_linear(
+        library.cpu().packed_linear(
             x=dense("x", x, None, torch.float32),
             weight=self._packed.data_ptr(),
             bias=0 if self._bias is None else self._bias.data_ptr(),
@@ -42,7 +42,7 @@ class PackedLinear:
             inputs=self.inputs,
             outputs=self.outputs,
             y=y.data_ptr(),
-            threads=threads(),
+            threads=library.threads(),
         )
         return y
 
@@ -51,12 +51,12 @@ class StepCache:
     """Keys and values of a batch in slots that are filled step by step; float32."""
 
     def __init__(self, batch: int, slots: int, heads: int, width: int) -> None:
-        panel = cpu().PANEL
+        panel = library.cpu().PANEL
         self._shape = (batch, heads, width, slots + panel)
         self._slots = slots
         self._keys = torch.zeros(self._shape)
         self._values = torch.zeros(batch, heads, slots + panel, -(-width // panel) * panel)
-        self._cache = cpu().StepCache(
+        self._cache = library.cpu().StepCache(
             keys=self._keys.data_ptr(), values=self._values.data_ptr(), shape=self._shape
         )
 
@@ -83,6 +83,6 @@ class StepCache:
             mask=0 if mask is None else dense("mask", mask, (last - first) * (last - low), torch.bool),
             scale=width**-0.5,
             out=out.data_ptr(),
-            threads=threads(),
+            threads=library.threads(),
         )
         return out

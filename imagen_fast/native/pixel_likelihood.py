@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.native.library import cpu, threads
+from imagen_fast.native import library
 from imagen_fast.native.tensors import dense, dtype_number, on_cpu
 
 # As csrc/cpu/pixel_likelihood.h numbers them.
@@ -87,7 +87,7 @@ class PixelLikelihood:
         def address(name: str, x: Tensor | None) -> int:
             return 0 if x is None else dense(name, x)
 
-        wanted = cpu().Likelihoods(
+        wanted = library.cpu().Likelihoods(
             losses=address("losses", losses),
             log_z=address("log_z", log_z),
             d_losses=address("d_losses", d_losses),
@@ -96,7 +96,7 @@ class PixelLikelihood:
             d_bias=address("d_bias", d_bias),
         )
         try:
-            return self._run(rows, wanted=wanted, threads=threads())
+            return self._run(rows, wanted=wanted, threads=library.threads())
         except ValueError as error:
             raise InvalidInput(str(error)) from None
 
@@ -122,7 +122,7 @@ class PixelLikelihood:
         keep = None if self.keep is None else _per_row("keep", self.keep, hidden)
         if keep is not None and keep.dtype != torch.bool:
             raise InvalidInput(f"keep must be bool, not {keep.dtype}")
-        rows = cpu().PredictedRows(
+        rows = library.cpu().PredictedRows(
             hidden=hidden.data_ptr(),
             shape=tuple(hidden.shape),
             strides=hidden.stride()[:2],
@@ -175,8 +175,8 @@ def logistic_mixture(
 
 
 def _cross_entropy(rows: Any, **options: Any) -> float:
-    return cpu().cross_entropy(rows, **options)
+    return library.cpu().cross_entropy(rows, **options)
 
 
 def _logistic_mixture(rows: Any, **options: Any) -> float:
-    return cpu().logistic_mixture(rows, **options)
+    return library.cpu().logistic_mixture(rows, **options)

@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 import torch
 from causal_windows import attention, visible, windows, with_gradients
+from torch import library
 
 from imagen_fast.kernels import causal_pixel_attention as kernels
 from imagen_fast.kernels import launch
@@ -113,7 +114,7 @@ def test_op_obeys_the_rules_of_its_registration(device) -> None:
     tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     leaves = tuple(x.detach().requires_grad_() for x in fused((3, 3), (device, torch.float32)))
     arguments = (*leaves, *windows(3, 3)["1"], 0.3)
-    torch.library.opcheck(torch.ops.imagen_fast.causal_pixel_attention_triton, arguments, test_utils=tests)
+    library.opcheck(torch.ops.imagen_fast.causal_pixel_attention_triton, arguments, test_utils=tests)
 
 
 def test_operations_are_counted(device) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from causal_windows import softmax, visible, windows, with_gradients
+from torch import library
 
 from imagen_fast.kernels import causal_pixel_softmax as kernels
 
@@ -62,7 +63,7 @@ def test_no_matrix_and_no_pixel(device) -> None:
 def test_op_obeys_the_rules_of_its_registration(device) -> None:
     tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     leaf = torch.randn(2, 9, 9, device=device, requires_grad=True)
-    torch.library.opcheck(op, (leaf, *windows(3, 3)["1"]), test_utils=tests)
+    library.opcheck(op, (leaf, *windows(3, 3)["1"]), test_utils=tests)
 
 
 def test_refusals_say_why(device) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from predicting import Problem, compare, outcome
-from torch import Tensor
+from torch import Tensor, library
 
 from imagen_fast.kernels import pixel_cross_entropy as kernels
 from imagen_fast.kernels import predicted_chunks
@@ -161,11 +161,11 @@ def test_op_obeys_the_rules_of_its_registration(device, width, summed) -> None:
     hidden, weight, bias = (x.requires_grad_() for x in (problem.hidden, problem.weight, problem.bias))
     given = (hidden, weight, bias, problem.target, None, -100, [0.1, 0.0, 0.0])
     if summed:
-        torch.library.opcheck(
+        library.opcheck(
             torch.ops.imagen_fast.pixel_cross_entropy_sum_triton, (*given, True, True), test_utils=tests
         )
     else:
-        torch.library.opcheck(torch.ops.imagen_fast.pixel_cross_entropy_rows_triton, given, test_utils=tests)
+        library.opcheck(torch.ops.imagen_fast.pixel_cross_entropy_rows_triton, given, test_utils=tests)
 
 
 @pytest.mark.parametrize("summed", [True, False])

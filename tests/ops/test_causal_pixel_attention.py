@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import library
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -193,7 +194,7 @@ def test_opcheck(grid, dtype, way):
     tensors, _ = make_case(grid, dtype)
     inputs = [x.detach().clone().requires_grad_() for x in tensors]
     window = Neighbourhood(2).window(grid)
-    torch.library.opcheck(torch.ops.imagen_fast.causal_pixel_attention_cpu, (*inputs, *window, 0.2))
+    library.opcheck(torch.ops.imagen_fast.causal_pixel_attention_cpu, (*inputs, *window, 0.2))
 
 
 def test_compiles_in_one_graph():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import library
 from torch.utils.flop_counter import FlopCounterMode
 
 from imagen_fast import native, ops
@@ -157,7 +158,7 @@ def test_gradcheck():
 def test_opcheck(dtype):
     scores = make_case((2, 3), dtype)[0].requires_grad_()
     window = Neighbourhood(1, "raster").window((2, 3))
-    torch.library.opcheck(torch.ops.imagen_fast.causal_pixel_softmax_cpu, (scores, *window))
+    library.opcheck(torch.ops.imagen_fast.causal_pixel_softmax_cpu, (scores, *window))
 
 
 def test_compiles_in_one_graph():

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch import library
 from torch.utils.flop_counter import FlopCounterMode
 
 from imagen_fast import ops
@@ -287,8 +288,8 @@ def test_opcheck(name, rows, bias, keep):
         "mixture": "pixel_logistic_mixture",
     }
     namespace = torch.ops.imagen_fast
-    torch.library.opcheck(getattr(namespace, f"{kernels[name]}_cpu"), (*inputs, True))
-    torch.library.opcheck(getattr(namespace, f"{kernels[name]}_losses_cpu"), inputs)
+    library.opcheck(getattr(namespace, f"{kernels[name]}_cpu"), (*inputs, True))
+    library.opcheck(getattr(namespace, f"{kernels[name]}_losses_cpu"), inputs)
 
 
 def test_operations_are_counted_as_those_of_a_linear_layer(op, rows):

@@ -1,4 +1,4 @@
-"""Causal pixel attention on the CPU, as a torch.library operator.
+"""Causal pixel attention on the CPU, as an operator of PyTorch.
 
 Our native kernel where it pays, on tiles of the grid: those that no pixel of a tile may see are never
 touched. For the rest PyTorch's flash kernel, with the mask that the window stands for.
@@ -7,7 +7,7 @@ touched. For the rest PyTorch's flash kernel, with the mask that the window stan
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast import native
@@ -48,7 +48,7 @@ def _mask(window: Window, dtype: torch.dtype) -> tuple[bool, Tensor | None]:
     return False, torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))[None, None]
 
 
-@torch.library.custom_op("imagen_fast::causal_pixel_attention_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op("imagen_fast::causal_pixel_attention_cpu", mutates_args=(), device_types="cpu")
 def _attention(
     q: Tensor,
     k: Tensor,
@@ -91,9 +91,7 @@ def _(q, k, v, *numbers):
     return q.new_empty(q.shape), _no_sums(q)
 
 
-@torch.library.custom_op(
-    "imagen_fast::causal_pixel_attention_backward_cpu", mutates_args=(), device_types="cpu"
-)
+@library.custom_op("imagen_fast::causal_pixel_attention_backward_cpu", mutates_args=(), device_types="cpu")
 def _attention_backward(
     d_out: Tensor,
     out: Tensor,

@@ -1,9 +1,9 @@
-"""The causal softmax on the CPU, as a torch.library operator over the native kernel."""
+"""The causal softmax on the CPU, as an operator of PyTorch over the native kernel."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from imagen_fast import native
 
@@ -21,7 +21,7 @@ def refusal(scores: Tensor) -> str | None:
     return _UNAVAILABLE
 
 
-@torch.library.custom_op("imagen_fast::causal_pixel_softmax_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op("imagen_fast::causal_pixel_softmax_cpu", mutates_args=(), device_types="cpu")
 def causal_pixel_softmax(
     scores: Tensor, height: int, width: int, above: int, left: int, right: int, prefix: int
 ) -> Tensor:
@@ -33,9 +33,7 @@ def _(scores, *window):
     return scores.new_empty(scores.shape)
 
 
-@torch.library.custom_op(
-    "imagen_fast::causal_pixel_softmax_backward_cpu", mutates_args=(), device_types="cpu"
-)
+@library.custom_op("imagen_fast::causal_pixel_softmax_backward_cpu", mutates_args=(), device_types="cpu")
 def _backward(
     d_p: Tensor, p: Tensor, height: int, width: int, above: int, left: int, right: int, prefix: int
 ) -> Tensor:

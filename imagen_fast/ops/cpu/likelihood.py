@@ -1,4 +1,4 @@
-"""What the two likelihoods share on the CPU: three torch.library operators each, over the native kernels.
+"""What the two likelihoods share on the CPU: three operators of PyTorch each, over the native kernels.
 
 For a scalar loss one pass of the forward makes the gradients too, of the sum of all losses: the backward only
 multiplies them. For a loss a row the backward projects once more. Without gradients the forward makes none.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast import native
@@ -44,7 +44,7 @@ def register(
     Returns:
         A function of the tensors, the options and `summed`: the sum of the losses, or each row's [G, M].
     """
-    define = torch.library.custom_op
+    define = library.custom_op
     full = f"imagen_fast::{name}"
 
     def total(*inputs):
