@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.models.config import MODELS, positive, vit_config
+from imagen_fast.models.config import positive, vit_config
 from imagen_fast.ops import CausalContext, Neighbourhood, Quadrant, Raster
 
 CONTEXTS: dict[str, type[CausalContext]] = {
@@ -134,6 +134,3 @@ def pixel_config(model: str, **changes: Any) -> PixelConfig:
     """
     vit = vit_config(model)
     return PixelConfig(**{"embed_dim": vit.embed_dim, "depth": vit.depth, "heads": vit.heads, **changes})
-
-
-__all__ = ["CONTEXTS", "MODELS", "PixelConfig", "pixel_config"]
