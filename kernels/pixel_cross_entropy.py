@@ -68,11 +68,12 @@ def pixel_cross_entropy(
     label_smoothing: float,
     z_loss: float,
     sigma: float,
-    summed: bool,
+    factor: float | Tensor | None,
 ) -> Tensor:
-    """The sum of the losses, a float32 scalar, or the loss of each row [G, M]."""
+    """`factor` times the sum of the losses, float32; where it is None, the loss of each row [G, M]."""
     options = (label_smoothing, z_loss, sigma)
-    return _likelihood(hidden, weight, bias, target, keep, ignore_index, options, summed)
+    loss = _likelihood(hidden, weight, bias, target, keep, ignore_index, options, factor is not None)
+    return loss if factor is None else loss * factor
 
 
 _likelihood = predicted_ops.register(

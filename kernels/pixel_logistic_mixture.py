@@ -55,10 +55,11 @@ def pixel_logistic_mixture(
     keep: Tensor | None,
     ignore_index: int,
     levels: int,
-    summed: bool,
+    factor: float | Tensor | None,
 ) -> Tensor:
-    """The sum of the losses, a float32 scalar, or the loss of each row [G, M]."""
-    return _likelihood(hidden, weight, bias, target, keep, ignore_index, (float(levels),), summed)
+    """`factor` times the sum of the losses, float32; where it is None, the loss of each row [G, M]."""
+    loss = _likelihood(hidden, weight, bias, target, keep, ignore_index, (float(levels),), factor is not None)
+    return loss if factor is None else loss * factor
 
 
 _likelihood = predicted_ops.register(

@@ -33,9 +33,14 @@ PredictedRows rows(Address hidden, std::array<std::int64_t, 3> shape, std::array
 }
 
 Likelihoods wanted(Address losses, Address log_z, Address d_losses, Address d_hidden, Address d_weight,
-                   Address d_bias) {
-    return {pointer<float>(losses),  pointer<float>(log_z),    pointer<const float>(d_losses),
-            pointer<void>(d_hidden), pointer<float>(d_weight), pointer<float>(d_bias)};
+                   Address d_bias, float factor) {
+    return {pointer<float>(losses),
+            pointer<float>(log_z),
+            pointer<const float>(d_losses),
+            pointer<void>(d_hidden),
+            pointer<float>(d_weight),
+            pointer<float>(d_bias),
+            factor};
 }
 
 }  // namespace
@@ -48,7 +53,7 @@ void register_pixel_likelihood(py::module_& m) {
              py::arg("target_type"), py::arg("keep"), py::arg("ignore_index"), py::arg("levels"));
     py::class_<Likelihoods>(m, "Likelihoods")
         .def(py::init(&wanted), py::kw_only(), py::arg("losses"), py::arg("log_z"), py::arg("d_losses"),
-             py::arg("d_hidden"), py::arg("d_weight"), py::arg("d_bias"));
+             py::arg("d_hidden"), py::arg("d_weight"), py::arg("d_bias"), py::arg("factor"));
     m.def(
         "cross_entropy",
         [](const PredictedRows& p, float label_smoothing, float z_loss, float sigma, const Likelihoods& w,

@@ -38,20 +38,25 @@ std::int64_t count_shares(const PredictedRows& p, std::int64_t gradient_size) {
     return std::clamp<std::int64_t>(p.rows() / 1024, 1, most);
 }
 
-// Adds the shares' parts in their order.
-void add_shares(const PredictedRows& p, const Likelihoods& wanted, const float* parts, std::int64_t shares,
-                std::int64_t part_size, int threads) {
+// Adds the shares' parts in their order, times the factor.
+void add_shares(const PredictedRows& p, const Likelihoods& wanted, const std::vector<Share>& shares,
+                int threads) {
     const std::int64_t row_size = IMAGEN_FAST_BEST_BF16(share_gradient_row)(p);
     const auto add = [&](std::int64_t from, std::int64_t n, float* to) {
-        std::copy_n(parts + from, n, to);
-        for (std::int64_t s = 1; s < shares; ++s) {
-            const float* part = parts + s * part_size + from;
+        std::copy_n(shares[0].d_weight + from, n, to);
+        for (std::size_t s = 1; s < shares.size(); ++s) {
+            const float* part = shares[s].d_weight + from;
             for (std::int64_t i = 0; i < n; ++i) to[i] += part[i];
         }
+        for (std::int64_t i = 0; i < n; ++i) to[i] *= wanted.factor;
     };
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (std::int64_t v = 0; v < p.outputs; ++v) add(v * row_size, p.width, wanted.d_weight + v * p.width);
-    if (p.bias) add(p.outputs * row_size, p.outputs, wanted.d_bias);
+    for (std::int64_t v = 0; p.bias && v < p.outputs; ++v) {
+        double sum = 0;
+        for (const Share& share : shares) sum += share.d_bias[v];
+        wanted.d_bias[v] = static_cast<float>(sum) * wanted.factor;
+    }
 }
 
 // Calls work(packed weight, workspace, share) for every share of the rows.
@@ -64,6 +69,7 @@ double in_shares(const PredictedRows& p, const Likelihoods& wanted, int threads,
     const Floats packed = allocate(IMAGEN_FAST_BEST_BF16(packed_weight_size)(p));
     const Floats workspace = allocate(workspace_size * threads);
     const Floats parts = allocate(wanted.d_hidden ? part * shares : 0);
+    std::vector<double> biases(static_cast<std::size_t>(wanted.d_hidden && p.bias ? shares * p.outputs : 0));
     IMAGEN_FAST_BEST_BF16(pack_weight)(p, packed.get());
     std::vector<Share> all(static_cast<std::size_t>(shares));
 #pragma omp parallel num_threads(threads)
@@ -79,6 +85,7 @@ double in_shares(const PredictedRows& p, const Likelihoods& wanted, int threads,
             share = {std::min(s * each, p.rows()),
                      std::min((s + 1) * each, p.rows()),
                      wanted.d_hidden ? parts.get() + s * part : nullptr,
+                     biases.empty() ? nullptr : biases.data() + s * p.outputs,
                      0.0,
                      false,
                      0};
@@ -92,7 +99,7 @@ double in_shares(const PredictedRows& p, const Likelihoods& wanted, int threads,
                                         std::to_string(share.bad));
         loss += share.loss;
     }
-    if (wanted.d_hidden) add_shares(p, wanted, parts.get(), shares, part, threads);
+    if (wanted.d_hidden) add_shares(p, wanted, all, threads);
     return loss;
 }
 

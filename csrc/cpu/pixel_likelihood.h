@@ -48,7 +48,8 @@ struct LogisticMixture {
     PredictedRows rows;
 };
 
-// What is asked for. Without `d_losses` the gradients are those of the sum of all losses.
+// What is asked for. The gradients are those of `factor` times the sum of all losses, weighed by `d_losses`
+// where there are some.
 struct Likelihoods {
     float* losses;          // [rows] or null; 0 where a row does not count
     float* log_z;           // [rows] or null; of the cross-entropy: made, or given where there are d_losses
@@ -56,6 +57,7 @@ struct Likelihoods {
     void* d_hidden;         // [rows, width] of the type of `hidden`, dense; null: no gradients
     float* d_weight;        // [outputs, width]
     float* d_bias;          // [outputs]
+    float factor;           // applied to finished sums, so that it adds no rounding to their terms
 };
 
 // The sum of the losses. Raise std::invalid_argument where a target that counts is none of the levels.
@@ -65,7 +67,8 @@ double logistic_mixture(const LogisticMixture& problem, const Likelihoods& wante
 // One share of the rows: those from `first` to before `end`.
 struct Share {
     std::int64_t first, end;
-    float* d_weight;  // the share's part, [outputs, lanes of the width], then [lanes of outputs] of the bias
+    float* d_weight;  // the share's part, [outputs, lanes of the width]
+    double* d_bias;   // the share's part, [outputs]; null without a bias
     double loss;
     bool bad_target;  // is there one, which it is
     std::int64_t bad;

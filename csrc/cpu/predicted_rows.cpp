@@ -49,7 +49,7 @@ std::int64_t share_gradient_row(const PredictedRows& p) { return Widths<FloatWor
 
 std::int64_t share_gradient_size(const PredictedRows& p) {
     const Widths<FloatWords> w(p);
-    return w.outputs * w.width_lanes + w.output_lanes;
+    return w.outputs * w.width_lanes;
 }
 
 }  // namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET

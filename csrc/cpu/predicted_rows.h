@@ -253,10 +253,10 @@ static inline void through_share(const PredictedRows& p, const Likelihoods& want
     float* d_hidden = reinterpret_cast<float*>(words(BLOCK * PANEL));
     const float zeros[PANEL] = {};
     float* d_weight = share.d_weight;
-    // A sum over few rows, which then joins the share's: long sums of partial ones keep rounding errors
-    // small.
-    float* few_bias = p.bias && d_weight ? reinterpret_cast<float*>(words(w.output_lanes)) : nullptr;
-    if (d_weight) std::fill_n(d_weight, w.outputs * w.width_lanes + w.output_lanes, 0.0f);
+    // A sum over few rows, which then joins the share's: the bias has as many terms as there are rows, all of
+    // one sign where its level is likely.
+    float* few_bias = share.d_bias ? reinterpret_cast<float*>(words(w.output_lanes)) : nullptr;
+    if (d_weight) std::fill_n(d_weight, w.outputs * w.width_lanes, 0.0f);
 
     Reader<T> reader{p, wanted, share, share.first};
     std::int64_t row[BLOCK];
@@ -281,7 +281,7 @@ static inline void through_share(const PredictedRows& p, const Likelihoods& want
             }
             if (!wanted.d_hidden) continue;
             for (std::int64_t j = 0; few_bias && j < w.outputs; ++j)
-                d_weight[w.outputs * w.width_lanes + j] += few_bias[j];
+                share.d_bias[j] += static_cast<double>(few_bias[j]);
             for (std::int64_t i = s; i < s + count; i += 2)
                 put_across(reader.hidden(row[i]), i + 1 < n ? reader.hidden(row[i + 1]) : nullptr, w.width,
                            hidden_across + i / W::PER_WORD * PANEL, panel, W{});
@@ -292,7 +292,8 @@ static inline void through_share(const PredictedRows& p, const Likelihoods& want
                              zeros, 0, d_hidden, PANEL);
             for (std::int64_t i = 0; i < n; ++i)
                 for (std::int64_t l = 0; l < PANEL; l += LANES)
-                    store(reader.d_hidden(row[i]) + j + l, load(d_hidden + i * PANEL + l), w.width - j - l);
+                    store(reader.d_hidden(row[i]) + j + l, load(d_hidden + i * PANEL + l) * wanted.factor,
+                          w.width - j - l);
             panel_product<W>({across, 1, across_row}, hidden_across + j / PANEL * panel, w.outputs,
                              up(n, W::PER_WORD) / W::PER_WORD, d_weight + j, w.width_lanes, d_weight + j,
                              w.width_lanes);

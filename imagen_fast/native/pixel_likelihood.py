@@ -22,7 +22,7 @@ _INTEGERS = {torch.uint8: 0, torch.int8: 1, torch.int16: 2, torch.int32: 3, torc
 class Likelihood:
     """What a pass over the rows gives; the tensors are those that were asked for, otherwise empty."""
 
-    total: Tensor  # of the losses, float32 scalar
+    total: Tensor  # float32 scalar
     d_hidden: Tensor  # [G, M, E], of the type of hidden
     d_weight: Tensor  # [V, E] float32
     d_bias: Tensor  # [V] float32
@@ -46,11 +46,12 @@ class PixelLikelihood:
     levels: int
     _run: Callable[..., float]
 
-    def total(self, gradients: bool) -> Likelihood:
-        """The sum of the losses, with its gradients where asked."""
-        made = self._gradients() if gradients else tuple(self.hidden.new_empty(0) for _ in range(3))
-        total = self._call(*made if gradients else (None,) * 3)
-        return Likelihood(torch.tensor(total, dtype=torch.float32), *made)
+    def total(self, factor: float, gradients: bool) -> Likelihood:
+        """`factor` times the sum of the losses, with its gradients where asked."""
+        if not gradients:
+            return Likelihood(_scalar(self._call() * factor), *(torch.empty(0) for _ in range(3)))
+        made = self._gradients()
+        return Likelihood(_scalar(self._call(factor, *made) * factor), *made)
 
     def losses(self, log_z: Tensor | None = None) -> Tensor:
         """Each row's loss, float32 [G, M]; `log_z` gets what the backward of the cross-entropy needs."""
@@ -61,7 +62,7 @@ class PixelLikelihood:
     def backward(self, d_losses: Tensor, log_z: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of hidden, weight and bias from those of the rows' losses."""
         made = self._gradients()
-        self._call(*made, d_losses=d_losses.to(torch.float32).contiguous(), log_z=log_z)
+        self._call(1.0, *made, d_losses=d_losses.to(torch.float32).contiguous(), log_z=log_z)
         return made
 
     def _gradients(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,6 +76,7 @@ class PixelLikelihood:
 
     def _call(
         self,
+        factor: float = 1.0,
         d_hidden: Tensor | None = None,
         d_weight: Tensor | None = None,
         d_bias: Tensor | None = None,
@@ -94,6 +96,7 @@ class PixelLikelihood:
             d_hidden=address("d_hidden", d_hidden),
             d_weight=address("d_weight", d_weight),
             d_bias=address("d_bias", d_bias),
+            factor=factor,
         )
         try:
             return self._run(rows, wanted=wanted, threads=library.threads())
@@ -137,6 +140,10 @@ class PixelLikelihood:
             levels=self.levels,
         )
         return rows, [x for x in (hidden, weight, bias, target, keep) if x is not None]
+
+
+def _scalar(x: float) -> Tensor:
+    return torch.tensor(x, dtype=torch.float32)
 
 
 def _per_row(name: str, x: Tensor, hidden: Tensor) -> Tensor:

@@ -210,7 +210,7 @@ def test_likelihood_past_32_bits_and_without_a_wait(width) -> None:
     weight = torch.randn(256, width, device="cuda", dtype=torch.bfloat16).requires_grad_()
 
     def run(hidden: Tensor, target: Tensor, summed: bool) -> Tensor:
-        given = (hidden, weight, None, target, None, -100, 0.0, 0.0, 0.0, summed)
+        given = (hidden, weight, None, target, None, -100, 0.0, 0.0, 0.0, 1.0 if summed else None)
         return pixel_cross_entropy.pixel_cross_entropy(*given)
 
     near = run(hidden[:, -100:].clone(), target[:, -100:].clone(), False)

@@ -218,7 +218,7 @@ def test_refusals_say_why(device) -> None:
 
 
 def with_options(*given, summed: bool) -> Tensor:
-    return op(*given, *PLAIN, summed)
+    return op(*given, *PLAIN, 1.0 if summed else None)
 
 
 def losses(problem: Problem) -> Tensor:

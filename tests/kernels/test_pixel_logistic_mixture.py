@@ -63,7 +63,7 @@ def test_no_row_and_runs_that_repeat(target, width) -> None:
     problem = Problem.of(target, (2, 70), width, 12, 256)
 
     def run(problem: Problem) -> dict[str, torch.Tensor]:
-        return outcome(lambda *given: op(*given, 256, True), problem, target[1], None)
+        return outcome(lambda *given: op(*given, 256, 1.0), problem, target[1], None)
 
     one, two = run(problem), run(problem)
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -270,6 +270,19 @@ def test_compiles_in_one_graph(op, rows, outcome, reduction):
     )
 
 
+@pytest.mark.parametrize("d_loss", [1.0, 0.5])
+def test_a_graph_may_be_gone_through_twice(op, rows, d_loss):
+    hidden, weight, target, _ = rows((3, 17, 8))
+    leaves = hidden.requires_grad_(), weight.requires_grad_()
+    loss = op(*leaves, target, backend="cpu")
+    incoming = torch.tensor(d_loss)
+    one, two = (torch.autograd.grad(loss, leaves, incoming, retain_graph=True) for _ in range(2))
+    batched = torch.autograd.grad(loss, leaves, torch.stack([incoming, incoming]), is_grads_batched=True)
+    for a, b, c in zip(one, two, batched, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(torch.stack([a, a]), c)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("keep", [True, False])
 def test_opcheck(name, rows, bias, keep):
@@ -288,7 +301,7 @@ def test_opcheck(name, rows, bias, keep):
         "mixture": "pixel_logistic_mixture",
     }
     namespace = torch.ops.imagen_fast
-    library.opcheck(getattr(namespace, f"{kernels[name]}_cpu"), (*inputs, True))
+    library.opcheck(getattr(namespace, f"{kernels[name]}_cpu"), (*inputs, torch.tensor(0.3), True))
     library.opcheck(getattr(namespace, f"{kernels[name]}_losses_cpu"), inputs)
 
 

@@ -1,7 +1,8 @@
 """What the two likelihoods share on the CPU: three operators of PyTorch each, over the native kernels.
 
-For a scalar loss one pass of the forward makes the gradients too, of the sum of all losses: the backward only
-multiplies them. For a loss a row the backward projects once more. Without gradients the forward makes none.
+For a scalar loss one pass of the forward makes the gradients too, of the very scalar that is wanted: the
+backward gives them away as they are, or multiplies them where the loss is weighed. For a loss a row the
+backward projects once more. Without gradients the forward makes none.
 """
 
 from __future__ import annotations
@@ -42,14 +43,15 @@ def register(
         keeps_log_z: whether the backward needs the logarithm of each row's normaliser.
 
     Returns:
-        A function of the tensors, the options and `summed`: the sum of the losses, or each row's [G, M].
+        A function of the tensors, the options and `factor`, a scalar: so many times the sum of the losses, or
+        where it is None each row's [G, M].
     """
     define = library.custom_op
     full = f"imagen_fast::{name}"
 
     def total(*inputs):
-        *arguments, gradients = inputs
-        made = likelihood(*arguments).total(gradients)
+        *arguments, factor, gradients = inputs
+        made = likelihood(*arguments).total(float(factor), gradients)
         return made.total, made.d_hidden, made.d_weight, made.d_bias
 
     total_op = define(
@@ -57,7 +59,7 @@ def register(
         total,
         mutates_args=(),
         device_types="cpu",
-        schema=f"({_TENSORS}, {options}, bool gradients) -> (Tensor, Tensor, Tensor, Tensor)",
+        schema=f"({_TENSORS}, {options}, Tensor factor, bool gradients) -> (Tensor, Tensor, Tensor, Tensor)",
     )
 
     @total_op.register_fake
@@ -131,11 +133,12 @@ def register(
         return _product(hidden, weight) * 3  # the projection is made again
 
     def call(*inputs) -> Tensor:
-        *arguments, summed = inputs
-        if not summed:
+        *arguments, factor = inputs
+        if factor is None:
             return losses_op(*arguments)[0]
         gradients = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arguments[:3])
-        return total_op(*arguments, gradients)[0]
+        factor = torch.full((), factor) if isinstance(factor, float) else factor
+        return total_op(*arguments, factor, gradients)[0]
 
     return call
 
@@ -161,9 +164,22 @@ def _scale(ctx, d_total, *_):
         return (None,) * (3 + ctx.rest)
     if not ctx.made:
         raise RuntimeError("the forward was told that nobody would ask for gradients")
-    d_hidden, d_weight, d_bias = ctx.saved_tensors
-    d_bias = (d_bias * d_total).to(ctx.dtype) if ctx.has_bias else None
-    return d_hidden * d_total, (d_weight * d_total).to(ctx.dtype), d_bias, *(None,) * ctx.rest
+    made = ctx.saved_tensors
+    if not _is_one(d_total):  # a copy of d_hidden, which may be the largest tensor there is
+        made = tuple(x * d_total for x in made)
+    d_hidden, d_weight, d_bias = made
+    d_bias = d_bias.to(ctx.dtype) if ctx.has_bias else None
+    return d_hidden, d_weight.to(ctx.dtype), d_bias, *(None,) * ctx.rest
+
+
+def _is_one(x: Tensor) -> bool:
+    """Whether x is known to be 1: what stands for a tensor in a trace or a batch has no value."""
+    if type(x) is not Tensor:
+        return False
+    try:
+        return x.item() == 1
+    except RuntimeError:
+        return False
 
 
 def _product(hidden_shape, weight_shape) -> int:

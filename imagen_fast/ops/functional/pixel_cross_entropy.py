@@ -11,7 +11,7 @@ from imagen_fast.ops import reference
 from imagen_fast.ops.cpu import pixel_cross_entropy as cpu
 from imagen_fast.ops.dispatch import choose
 from imagen_fast.ops.functional.checks import autocast
-from imagen_fast.ops.functional.predicted import predicted_rows, reduce
+from imagen_fast.ops.functional.predicted import factor, predicted_rows
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -89,13 +89,14 @@ def pixel_cross_entropy(
         return cpu.refusal(*tensors) if name == "cpu" else None
 
     chosen = choose("pixel_cross_entropy", hidden.device, refusal, backend)
-    if chosen == "reference":
-        losses = reference.pixel_cross_entropy(*tensors, *options)
-        return reduce(losses if reduction == "none" else losses.sum(), rows, ignore_index, reduction)
-    if chosen == "triton":
+    by = factor(rows, ignore_index, reduction)
+    if chosen == "cpu":
+        loss = cpu.pixel_cross_entropy(*tensors, *options, by)
+    elif chosen == "triton":
         from imagen_fast.kernels import pixel_cross_entropy as kernel
 
-        op = kernel.pixel_cross_entropy
+        loss = kernel.pixel_cross_entropy(*tensors, *options, by)
     else:
-        op = cpu.pixel_cross_entropy
-    return reduce(op(*tensors, *options, reduction != "none"), rows, ignore_index, reduction)
+        losses = reference.pixel_cross_entropy(*tensors, *options)
+        loss = losses if by is None else losses.sum() * by
+    return loss.view(rows.shape) if by is None else loss

@@ -11,7 +11,7 @@ from imagen_fast.ops import reference
 from imagen_fast.ops.cpu import pixel_logistic_mixture as cpu
 from imagen_fast.ops.dispatch import choose
 from imagen_fast.ops.functional.checks import autocast
-from imagen_fast.ops.functional.predicted import predicted_rows, reduce
+from imagen_fast.ops.functional.predicted import factor, predicted_rows
 
 
 def pixel_logistic_mixture(
@@ -72,13 +72,14 @@ def pixel_logistic_mixture(
         return cpu.refusal(*tensors) if name == "cpu" else None
 
     chosen = choose("pixel_logistic_mixture", hidden.device, refusal, backend)
-    if chosen == "reference":
-        losses = reference.pixel_logistic_mixture(*tensors, ignore_index, levels)
-        return reduce(losses if reduction == "none" else losses.sum(), rows, ignore_index, reduction)
-    if chosen == "triton":
+    by = factor(rows, ignore_index, reduction)
+    if chosen == "cpu":
+        loss = cpu.pixel_logistic_mixture(*tensors, ignore_index, levels, by)
+    elif chosen == "triton":
         from imagen_fast.kernels import pixel_logistic_mixture as kernel
 
-        op = kernel.pixel_logistic_mixture
+        loss = kernel.pixel_logistic_mixture(*tensors, ignore_index, levels, by)
     else:
-        op = cpu.pixel_logistic_mixture
-    return reduce(op(*tensors, ignore_index, levels, reduction != "none"), rows, ignore_index, reduction)
+        losses = reference.pixel_logistic_mixture(*tensors, ignore_index, levels)
+        loss = losses if by is None else losses.sum() * by
+    return loss.view(rows.shape) if by is None else loss

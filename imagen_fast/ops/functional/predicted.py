@@ -97,12 +97,14 @@ def _check_range(rows: Predicted, ignore_index: int, levels: int) -> None:
         raise InvalidInput(f"targets must be 0 to {levels - 1}, not {int(target[wrong][0])}")
 
 
-def reduce(loss: Tensor, rows: Predicted, ignore_index: int, reduction: str) -> Tensor:
-    """The sum of all rows' losses, or each row's [G, M], as the caller wants it."""
+def factor(rows: Predicted, ignore_index: int, reduction: str) -> float | Tensor | None:
+    """What the sum of the losses is multiplied by; None where each row's is wanted."""
     if reduction == "none":
-        return loss.view(rows.shape)
+        return None
     if reduction == "sum":
-        return loss
-    if rows.keep is None and not has_value(rows.target.dtype, ignore_index):
-        return loss / max(rows.target.numel(), 1)  # all of them count
-    return loss / counting(rows.target, rows.keep, ignore_index).sum().clamp(min=1)
+        return 1.0
+    target = rows.target
+    if rows.keep is None and not has_value(target.dtype, ignore_index):
+        return 1.0 / max(target.numel(), 1)  # all of them count
+    count = counting(target, rows.keep, ignore_index).sum().clamp(min=1)
+    return count.to(torch.promote_types(rows.hidden.dtype, torch.float32)).reciprocal()

@@ -74,7 +74,7 @@ def outcome(
 def compare(
     error_bound, op: Callable, reference: Callable, problem: Problem, *options, times: float = 3
 ) -> None:
-    """``op(..., *options, summed)`` against ``reference(..., *options)``: both ways, and every gradient."""
+    """``op(..., *options, factor)`` against ``reference(..., *options)``: both ways, and every gradient."""
     for weights in (None, torch.randn(problem.target.shape).to(problem.hidden.device)):
         exact, plain = (
             outcome(lambda *given: reference(*given, *options), problem, dtype, weights, times)
@@ -82,7 +82,7 @@ def compare(
         )
         summed = weights is None
         ours = outcome(
-            lambda *given, summed=summed: op(*given, *options, summed),
+            lambda *given, summed=summed: op(*given, *options, 1.0 if summed else None),
             problem,
             problem.hidden.dtype,
             weights,
