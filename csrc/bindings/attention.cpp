@@ -67,18 +67,18 @@ void register_attention(py::module_& m) {
              py::arg("causal"), py::arg("shape"), py::arg("dtype"), py::arg("scale"), py::keep_alive<1, 5>())
         .def(
             "forward",
-            [](const Attention& a, const View& out, Address log_sums, int threads) {
-                attention_forward(a, view(out), pointer<float>(log_sums), threads);
+            [](const Attention& a, const View& out, Address statistics, int threads) {
+                attention_forward(a, view(out), pointer<float>(statistics), threads);
             },
-            py::kw_only(), py::arg("out"), py::arg("log_sums"), py::arg("threads"), release())
+            py::kw_only(), py::arg("out"), py::arg("statistics"), py::arg("threads"), release())
         .def(
             "backward",
-            [](const Attention& a, const View& out, Address log_sums, const View& d_out, const View& d_q,
+            [](const Attention& a, const View& out, Address statistics, const View& d_out, const View& d_q,
                const View& d_k, const View& d_v, int threads) {
-                attention_backward(a, view(out), pointer<const float>(log_sums), view(d_out),
+                attention_backward(a, view(out), pointer<const float>(statistics), view(d_out),
                                    {view(d_q), view(d_k), view(d_v)}, threads);
             },
-            py::kw_only(), py::arg("out"), py::arg("log_sums"), py::arg("d_out"), py::arg("d_q"),
+            py::kw_only(), py::arg("out"), py::arg("statistics"), py::arg("d_out"), py::arg("d_q"),
             py::arg("d_k"), py::arg("d_v"), py::arg("threads"), release());
 }
 

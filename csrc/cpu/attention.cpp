@@ -40,19 +40,19 @@ void for_each_head(const Attention& problem, int threads, Work work) {
 
 }  // namespace
 
-void attention_forward(const Attention& problem, const TokenView& out, float* log_sums, int threads) {
+void attention_forward(const Attention& problem, const TokenView& out, float* statistics, int threads) {
     const auto forward = IMAGEN_FAST_BEST_BF16(attention_forward_one);
     for_each_head(problem, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
-        float* own = log_sums + (image * problem.heads + head) * problem.sums();
+        float* own = statistics + (image * problem.heads + head) * 2 * problem.kept();
         forward(problem, out, own, image, head, workspace);
     });
 }
 
-void attention_backward(const Attention& problem, const TokenView& out, const float* log_sums,
+void attention_backward(const Attention& problem, const TokenView& out, const float* statistics,
                         const TokenView& d_out, const AttentionGradients& gradients, int threads) {
     const auto backward = IMAGEN_FAST_BEST_BF16(attention_backward_one);
     for_each_head(problem, threads, [&](std::int64_t image, std::int64_t head, float* workspace) {
-        const float* own = log_sums + (image * problem.heads + head) * problem.sums();
+        const float* own = statistics + (image * problem.heads + head) * 2 * problem.kept();
         backward(problem, out, own, d_out, gradients, image, head, workspace);
     });
 }

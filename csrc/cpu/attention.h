@@ -2,7 +2,7 @@
 //
 // out = softmax(scale * q k^T) v, for every image and head by itself; over all listed keys, or over those
 // that a query is said to see. Rows that are not listed are neither read nor written; a row with nothing to
-// attend to gives zeros. The backward makes the probabilities again from the scores and one number a row.
+// attend to gives zeros. The backward makes the probabilities again from the scores and two numbers a row.
 // Every value is written once by one thread: the result does not depend on the number of threads.
 #pragma once
 
@@ -39,8 +39,8 @@ struct Attention {
     const SeenKeys* seen;
     std::int64_t pixels;
 
-    // How many logarithms of sums a head has.
-    std::int64_t sums() const { return seen ? pixels : queries.longest; }
+    // How many queries of a head have statistics.
+    std::int64_t kept() const { return seen ? pixels : queries.longest; }
 };
 
 // Laid out like q, k and v.
@@ -48,29 +48,30 @@ struct AttentionGradients {
     TokenView q, k, v;
 };
 
-// `out` is laid out like q and holds zeros wherever a row is not listed or sees nothing. `log_sums` gets, as
-// [batch, heads, sums()], log2 of the sum of 2^(scale * log2(e) * score) for the i-th listed row; or for row
-// i, where the lists are one.
-void attention_forward(const Attention& problem, const TokenView& out, float* log_sums, int threads);
+// `out` is laid out like q and holds zeros wherever a row is not listed or sees nothing. `statistics` gets,
+// as [batch, heads, 2, kept()], of the i-th listed row, or of row i where the lists are one, the largest of
+// its exponents scale * log2(e) * score, and one over the sum of 2^(exponent - largest). In one number, the
+// logarithm of the whole sum, the largest would take the last bits of the rest.
+void attention_forward(const Attention& problem, const TokenView& out, float* statistics, int threads);
 
 // `out` and `d_out` are laid out like q; the gradients hold zeros wherever a row is not listed or sees
 // nothing.
-void attention_backward(const Attention& problem, const TokenView& out, const float* log_sums,
+void attention_backward(const Attention& problem, const TokenView& out, const float* statistics,
                         const TokenView& d_out, const AttentionGradients& gradients, int threads);
 
-// One image and head, and its own part of `log_sums`; `workspace` holds at least the floats that
+// One image and head, and its own part of `statistics`; `workspace` holds at least the floats that
 // `attention_workspace` says.
-#define IMAGEN_FAST_DECLARE(set)                                                                       \
-    namespace set {                                                                                    \
-    /* How many queries are worked on at a time, and how many make one partial sum of a gradient. */   \
-    std::int64_t attention_block();                                                                    \
-    std::int64_t attention_share(DType dtype);                                                         \
-    std::int64_t attention_workspace(const Attention& problem);                                        \
-    void attention_forward_one(const Attention& problem, const TokenView& out, float* log_sums,        \
-                               std::int64_t image, std::int64_t head, float* workspace);               \
-    void attention_backward_one(const Attention& problem, const TokenView& out, const float* log_sums, \
-                                const TokenView& d_out, const AttentionGradients& gradients,           \
-                                std::int64_t image, std::int64_t head, float* workspace);              \
+#define IMAGEN_FAST_DECLARE(set)                                                                         \
+    namespace set {                                                                                      \
+    /* How many queries are worked on at a time, and how many make one partial sum of a gradient. */     \
+    std::int64_t attention_block();                                                                      \
+    std::int64_t attention_share(DType dtype);                                                           \
+    std::int64_t attention_workspace(const Attention& problem);                                          \
+    void attention_forward_one(const Attention& problem, const TokenView& out, float* statistics,        \
+                               std::int64_t image, std::int64_t head, float* workspace);                 \
+    void attention_backward_one(const Attention& problem, const TokenView& out, const float* statistics, \
+                                const TokenView& d_out, const AttentionGradients& gradients,             \
+                                std::int64_t image, std::int64_t head, float* workspace);                \
     }
 IMAGEN_FAST_FOR_EACH_BF16_INSTRUCTION_SET(IMAGEN_FAST_DECLARE)
 #undef IMAGEN_FAST_DECLARE

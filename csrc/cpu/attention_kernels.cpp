@@ -3,7 +3,7 @@
 // Scores are kept turned, a row a key and a lane a query: the softmax then runs down the rows with no
 // shuffle, the keys are read as they lie in memory, and the probabilities come out in the order in which the
 // next product wants them. Two registers of queries are worked on at a time, or one where no more are
-// left, so that the scores stay in the first-level cache. With the logarithm of each row's sum kept from the
+// left, so that the scores stay in the first-level cache. With each row's maximum and sum kept from the
 // forward, the backward makes probabilities and their gradients tile by tile in registers (Dao 2023,
 // FlashAttention-2), and adds a share of the queries at a time to the gradients of keys and values: what it
 // holds grows with the rows, not with their square.
@@ -67,7 +67,7 @@ Inputs<T, LISTED, 3> forward_inputs(const Attention& a, std::int64_t image, std:
 }
 
 template <class T, bool LISTED>
-void forward(const Attention& a, const TokenView& out_view, float* log_sums, std::int64_t image,
+void forward(const Attention& a, const TokenView& out_view, float* statistics, std::int64_t image,
              std::int64_t head, float* memory) {
     using W = typename WordsOf<T>::type;
     const auto& [q, k, v] = forward_inputs<T, LISTED>(a, image, head).rows;
@@ -128,7 +128,8 @@ void forward(const Attention& a, const TokenView& out_view, float* log_sums, std
         Floats inverse[V];
         for (int l = 0; l < V; ++l) {
             inverse[l] = 1.0f / sum[l];
-            seeing.store_sums(log_sums, most[l] + log2(sum[l]), first + l * LANES);
+            seeing.store_kept(statistics, most[l], first + l * LANES);
+            seeing.store_kept(statistics + a.kept(), inverse[l], first + l * LANES);
         }
         write_turned<V>(result, inverse, out, first, size.width);
     });
@@ -143,7 +144,7 @@ Inputs<T, LISTED, 5> backward_inputs(const Attention& a, const TokenView& out, c
 }
 
 template <class T, bool LISTED>
-void backward(const Attention& a, const TokenView& out_view, const float* log_sums,
+void backward(const Attention& a, const TokenView& out_view, const float* statistics,
               const TokenView& d_out_view, const AttentionGradients& gradients, std::int64_t image,
               std::int64_t head, float* memory) {
     using W = typename WordsOf<T>::type;
@@ -186,12 +187,14 @@ void backward(const Attention& a, const TokenView& out_view, const float* log_su
             turn_rows<W, V>(q, first, width_words, q_turned);
             turn_rows<W, V>(d_out, first, width_words, d_out_turned);
             turn_rows<W, V>(out, first, width_words, out_turned);
-            // delta = sum over keys of p * d_p = sum over the width of out * d_out
-            Floats delta[V], log_sum[V], scale[V];
+            // delta = sum over keys of p * d_p = sum over the width of out * d_out, in the order in which d_p
+            // is summed: who sees one key only gets exact zeros.
+            Floats delta[V], most[V], inverse[V], scale[V];
             for (int l = 0; l < V; ++l) {
                 const std::int64_t lane = first + l * LANES;
                 scale[l] = all(a.scale);
-                log_sum[l] = seeing.load_sums(log_sums, lane);
+                most[l] = seeing.load_kept(statistics, lane);
+                inverse[l] = seeing.load_kept(statistics + a.kept(), lane);
                 delta[l] = Floats{};
                 for (std::int64_t w = 0; w < width_words; ++w)
                     delta[l] = W::multiply_add(delta[l], read<Bits>(out_turned + w * STEP + l * LANES),
@@ -205,8 +208,8 @@ void backward(const Attention& a, const TokenView& out_view, const float* log_su
                     for (int i = 0; i < many; ++i) {
                         for (int l = 0; l < V; ++l)
                             p.sum[i][l] = seeing.where(
-                                run, n + i, l, exp2<EXP2_DEGREE<T>>(p.sum[i][l] * factor - log_sum[l]),
-                                Floats{});
+                                run, n + i, l,
+                                exp2<EXP2_DEGREE<T>>(p.sum[i][l] * factor - most[l]) * inverse[l], Floats{});
                         store_row_words(all_p + (key + i) * row + (first - share) / PER_WORD, p.sum[i], W{});
                     }
                     auto ds = multiply<W, many, V>({values + key * width_words, width_words, 1}, d_out_turned,
@@ -270,18 +273,18 @@ std::int64_t attention_workspace(const Attention& a) {
     return 5 * key_side + 2 * query_side + 2 * s.keys * s.share_row() + 2 * block + 17 * LANES;
 }
 
-void attention_forward_one(const Attention& a, const TokenView& out, float* log_sums, std::int64_t image,
+void attention_forward_one(const Attention& a, const TokenView& out, float* statistics, std::int64_t image,
                            std::int64_t head, float* workspace) {
     for_case(a, [&](auto number, auto listed) {
-        forward<decltype(number), listed>(a, out, log_sums, image, head, workspace);
+        forward<decltype(number), listed>(a, out, statistics, image, head, workspace);
     });
 }
 
-void attention_backward_one(const Attention& a, const TokenView& out, const float* log_sums,
+void attention_backward_one(const Attention& a, const TokenView& out, const float* statistics,
                             const TokenView& d_out, const AttentionGradients& gradients, std::int64_t image,
                             std::int64_t head, float* workspace) {
     for_case(a, [&](auto number, auto listed) {
-        backward<decltype(number), listed>(a, out, log_sums, d_out, gradients, image, head, workspace);
+        backward<decltype(number), listed>(a, out, statistics, d_out, gradients, image, head, workspace);
     });
 }
 

@@ -48,7 +48,7 @@ template <class T, bool LISTED>
 class Seeing {
 public:
     Seeing(const Attention& a, const Sizes<T>& size)
-        : listed(a.seen), index(a.queries.index), sums(a.sums()), size(size) {}
+        : listed(a.seen), index(a.queries.index), kept(a.kept()), size(size) {}
 
     // Calls work(run) for each. A run is copied: what is stored meanwhile cannot change it.
     template <class Work>
@@ -93,14 +93,14 @@ public:
     }
 
     // Numbers of a query each, from `first` on in the list; zero for one that does not exist.
-    Floats load_sums(const float* from, std::int64_t first) const {
-        if constexpr (!LISTED) return load(from + first, sums - first);
+    Floats load_kept(const float* from, std::int64_t first) const {
+        if constexpr (!LISTED) return load(from + first, kept - first);
         float some[LANES];
         for (int i = 0; i < LANES; ++i) some[i] = index[first + i] < 0 ? 0.0f : from[index[first + i]];
         return load(some);
     }
-    void store_sums(float* to, Floats x, std::int64_t first) const {
-        if constexpr (!LISTED) return store(to + first, x, sums - first);
+    void store_kept(float* to, Floats x, std::int64_t first) const {
+        if constexpr (!LISTED) return store(to + first, x, kept - first);
         float some[LANES];
         store(some, x);
         for (int i = 0; i < LANES; ++i)
@@ -110,7 +110,7 @@ public:
 private:
     const SeenKeys* listed;
     const std::int32_t* index;
-    std::int64_t sums;
+    std::int64_t kept;
     const Sizes<T>& size;
 };
 

@@ -109,14 +109,17 @@ static inline void in_tiles(std::int64_t rows, Work work) {
 
 // Long sums are made of partial ones, which keeps their rounding errors small.
 constexpr std::int64_t PARTIAL = 128;
+// Shorter ones cost next to nothing here, and of float words there is no larger error to hide behind.
+template <class W>
+constexpr std::int64_t PARTIAL_OF = W::PER_WORD == 1 ? PARTIAL / 4 : PARTIAL;
 
 // One tile of C, over so many steps.
 template <class W, int ROWS, int VECTORS>
 static inline void gemm_tile(float* c, std::int64_t c_row, WordMatrix a, const Word* b, std::int64_t b_step,
                              std::int64_t steps, bool add) {
-    for (std::int64_t k = 0; k < steps; k += PARTIAL) {
-        const auto part =
-            multiply<W, ROWS, VECTORS>(a.from(0, k), b + k * b_step, b_step, std::min(PARTIAL, steps - k));
+    for (std::int64_t k = 0; k < steps; k += PARTIAL_OF<W>) {
+        const auto part = multiply<W, ROWS, VECTORS>(a.from(0, k), b + k * b_step, b_step,
+                                                     std::min(PARTIAL_OF<W>, steps - k));
         for (int i = 0; i < ROWS; ++i)
             for (int v = 0; v < VECTORS; ++v) {
                 float* to = c + i * c_row + v * LANES;
@@ -134,7 +137,7 @@ __attribute__((noinline)) static void gemm_tile(float* c, std::int64_t c_row, Wo
     std::int64_t done = 0;  // of that run
     while (run != runs.last) {
         Tile<ROWS, VECTORS> part{};
-        for (std::int64_t room = PARTIAL; room && run != runs.last;) {
+        for (std::int64_t room = PARTIAL_OF<W>; room && run != runs.last;) {
             const std::int64_t left = (run->count + W::PER_WORD - 1) / W::PER_WORD - done;
             const std::int64_t steps = std::min(room, left);
             part = multiply_add<W>(part, a.from(0, run->from / W::PER_WORD + done),

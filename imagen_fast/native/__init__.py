@@ -6,8 +6,8 @@ not, `build_info()` what was built. A call into a module that is missing raises 
 
 from imagen_fast.native import cuda
 from imagen_fast.native.adamw import AdamwParameter, adamw_step, gradient_norm
-from imagen_fast.native.attention import attention_backward, attention_forward, attention_pays
-from imagen_fast.native.causal_attention import causal_attention_backward, causal_attention_forward
+from imagen_fast.native.attention import attention, attention_pays
+from imagen_fast.native.causal_attention import causal_attention
 from imagen_fast.native.causal_softmax import causal_softmax_backward, causal_softmax_forward
 from imagen_fast.native.features import (
     available,
@@ -30,13 +30,11 @@ __all__ = [
     "PixelLikelihood",
     "StepCache",
     "adamw_step",
-    "attention_backward",
-    "attention_forward",
+    "attention",
     "attention_pays",
     "available",
     "build_info",
-    "causal_attention_backward",
-    "causal_attention_forward",
+    "causal_attention",
     "causal_softmax_backward",
     "causal_softmax_forward",
     "cpu_features",

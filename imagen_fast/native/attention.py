@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -35,75 +36,72 @@ def attention_pays(dtype: torch.dtype) -> bool:
     return dtype != torch.float32 or cpu().instruction_set() != "portable"
 
 
-def attention_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    queries: RowTable,
-    keys: RowTable,
-    scale: float,
-    out: Tensor,
-    log_sums: Tensor,
-) -> None:
-    """softmax(scale * q k^T) v into `out`; only listed rows are read or written.
+@dataclass(frozen=True)
+class Attention:
+    """softmax(scale * q k^T) v over the rows that take part, forward and backward.
 
-    q and out are [B, M, H, D] or packed [T, H, D], k and v likewise, of any strides with a dense last
-    dimension of even length; float32 or bfloat16. `out` holds zeros where a row is not listed or sees
-    nothing. `log_sums` [B, H, queries.longest] float32 gets what the backward needs of each listed row: the
-    base-2 logarithm of the sum of its exponentials.
+    q and the outputs are [B, M, H, D] or packed [T, H, D], k and v likewise, of any strides with a dense last
+    dimension of even length; float32 or bfloat16. Rows that do not take part are neither read nor written.
     """
-    problem, _alive = _problem(q, k, v, queries, keys, scale)
-    problem.forward(out=address(out), log_sums=log_sums.data_ptr(), threads=threads())
+
+    _problem: Any
+    _alive: list[Tensor]  # what the native description points to
+
+    def forward(self, out: Tensor, statistics: Tensor) -> None:
+        """Into `out`, which holds zeros where a row does not take part or sees nothing.
+
+        `statistics` [B, H, 2, rows] float32 gets what the backward needs of each row: the largest of its
+        base-2 exponents, and one over the sum of all.
+        """
+        self._problem.forward(out=address(out), statistics=statistics.data_ptr(), threads=threads())
+
+    def backward(
+        self, d_out: Tensor, out: Tensor, statistics: Tensor, gradients: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
+        """The gradients of q, k and v into the tensors of `gradients`, which hold zeros as `out` did.
+
+        `out` and `statistics` are what the forward made.
+        """
+        out, d_out = dense_rows(out, d_out)
+        d_q, d_k, d_v = (address(g) for g in gradients)
+        self._problem.backward(
+            out=address(out),
+            statistics=statistics.data_ptr(),
+            d_out=address(d_out),
+            d_q=d_q,
+            d_k=d_k,
+            d_v=d_v,
+            threads=threads(),
+        )
 
 
-def attention_backward(
-    d_out: Tensor,
-    out: Tensor,
-    log_sums: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    queries: RowTable,
-    keys: RowTable,
-    scale: float,
-    gradients: tuple[Tensor, Tensor, Tensor],
-) -> None:
-    """The gradients of q, k and v into the tensors of `gradients`, which hold zeros as `out` did.
-
-    `out` and `log_sums` are what the forward made.
-    """
-    problem, _alive = _problem(q, k, v, queries, keys, scale)
-    out, d_out = (x if x.stride(-1) == 1 else x.contiguous() for x in (out, d_out))
-    d_q, d_k, d_v = (address(g) for g in gradients)
-    problem.backward(
-        out=address(out),
-        log_sums=log_sums.data_ptr(),
-        d_out=address(d_out),
-        d_q=d_q,
-        d_k=d_k,
-        d_v=d_v,
-        threads=threads(),
-    )
-
-
-def _problem(
-    q: Tensor, k: Tensor, v: Tensor, queries: RowTable, keys: RowTable, scale: float
-) -> tuple[Any, list[Tensor]]:
-    alive = [x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v)]
+def attention(q: Tensor, k: Tensor, v: Tensor, queries: RowTable, keys: RowTable, scale: float) -> Attention:
+    """Listed queries attend to the listed keys of their image."""
     images = len(q) if q.dim() == 4 else len(queries.spans) if queries.spans is not None else 0
     query_list, query_tables = _list(queries)
     key_list, key_tables = _list(keys)
+    return described(q, k, v, scale, images, query_tables + key_tables, queries=query_list, keys=key_list)
+
+
+def described(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, images: int, alive: list[Tensor], **seen: Any
+) -> Attention:
+    """The native description, where `seen` says which keys a query sees, in tables that `alive` keeps."""
+    q, k, v = dense_rows(q, k, v)
     problem = cpu().Attention(
-        q=address(alive[0]),
-        k=address(alive[1]),
-        v=address(alive[2]),
-        queries=query_list,
-        keys=key_list,
+        q=address(q),
+        k=address(k),
+        v=address(v),
         shape=(images, q.shape[-2], q.shape[-1]),
         dtype=dtype_number("q", q),
         scale=scale,
+        **seen,
     )
-    return problem, alive + query_tables + key_tables
+    return Attention(problem, [q, k, v, *alive])
+
+
+def dense_rows(*tensors: Tensor) -> list[Tensor]:
+    return [x if x.stride(-1) == 1 else x.contiguous() for x in tensors]
 
 
 def address(x: Tensor) -> tuple[int, int, int, int]:

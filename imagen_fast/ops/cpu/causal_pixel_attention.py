@@ -61,41 +61,39 @@ def _attention(
     prefix: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """The output, and what the backward needs: logarithms of sums [B, H, N]."""
+    """The output, and what the backward needs: statistics [B, H, 2, N], or logarithms of sums [B, H, N]."""
     window = Window(height, width, above, left, right, prefix)
     if plan(q.dtype, q.shape[-1]) == "native":
         out = torch.empty(q.shape, dtype=q.dtype)
-        log_sums = torch.empty(q.shape[0], q.shape[2], q.shape[1])
-        native.causal_attention_forward(q, k, v, window, scale, out, log_sums)
-        return out, log_sums
+        kept = _kept(q)
+        native.causal_attention(q, k, v, window, scale).forward(out, kept)
+        return out, kept
     if q.numel() == 0:
-        return torch.empty(q.shape, dtype=q.dtype), _no_sums(q)
+        return torch.empty(q.shape, dtype=q.dtype), _kept(q)
     causal, mask = _mask(window, q.dtype)
-    out, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+    out, kept = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         *(x.transpose(1, 2) for x in (q, k, v)), 0.0, causal, attn_mask=mask, scale=scale
     )
-    return out.transpose(1, 2).contiguous(), log_sums.contiguous()
+    return out.transpose(1, 2).contiguous(), kept.contiguous()
 
 
-def _no_sums(q: Tensor) -> Tensor:
-    kind = (
-        torch.float32
-        if plan(q.dtype, q.shape[-1]) == "native"
-        else torch.promote_types(q.dtype, torch.float32)
-    )
-    return q.new_empty(q.shape[0], q.shape[2], q.shape[1], dtype=kind)
+def _kept(q: Tensor) -> Tensor:
+    images, tokens, heads, width = q.shape
+    if plan(q.dtype, width) == "native":
+        return q.new_empty(images, heads, 2, tokens, dtype=torch.float32)
+    return q.new_empty(images, heads, tokens, dtype=torch.promote_types(q.dtype, torch.float32))
 
 
 @_attention.register_fake
 def _(q, k, v, *numbers):
-    return q.new_empty(q.shape), _no_sums(q)
+    return q.new_empty(q.shape), _kept(q)
 
 
 @library.custom_op("imagen_fast::causal_pixel_attention_backward_cpu", mutates_args=(), device_types="cpu")
 def _attention_backward(
     d_out: Tensor,
     out: Tensor,
-    log_sums: Tensor,
+    kept: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -111,18 +109,18 @@ def _attention_backward(
     if plan(q.dtype, q.shape[-1]) == "native" or q.numel() == 0:
         d_q, d_k, d_v = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
         if q.numel():
-            native.causal_attention_backward(d_out, out, log_sums, q, k, v, window, scale, (d_q, d_k, d_v))
+            native.causal_attention(q, k, v, window, scale).backward(d_out, out, kept, (d_q, d_k, d_v))
         return d_q, d_k, d_v
     causal, mask = _mask(window, q.dtype)
     gh, qh, kh, vh, oh = (x.transpose(1, 2) for x in (d_out, q, k, v, out))
     d_q, d_k, d_v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        gh, qh, kh, vh, oh, log_sums, 0.0, causal, attn_mask=mask, scale=scale
+        gh, qh, kh, vh, oh, kept, 0.0, causal, attn_mask=mask, scale=scale
     )
     return tuple(x.transpose(1, 2).contiguous() for x in (d_q, d_k, d_v))
 
 
 @_attention_backward.register_fake
-def _(d_out, out, log_sums, q, k, v, *numbers):
+def _(d_out, out, kept, q, k, v, *numbers):
     return tuple(q.new_empty(q.shape) for _ in range(3))
 
 
@@ -160,7 +158,7 @@ def _(q, k, v, height, width, above, left, right, prefix, scale, *args, out_shap
 def _(
     d_out,
     out,
-    log_sums,
+    kept,
     q,
     k,
     v,

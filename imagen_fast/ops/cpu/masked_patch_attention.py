@@ -104,13 +104,16 @@ def _attention(
     k_longest: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """The output, and what the backward needs: probabilities [B*H, M, N], or logarithms of sums [B, H, M]."""
+    """The output, and what the backward needs.
+
+    Statistics of rows [B, H, 2, M], probabilities [B*H, M, N], or logarithms of sums [B, H, M].
+    """
     queries, keys = Rows(q_longest, q_spans, q_index), Rows(k_longest, k_spans, k_index)
     way = plan(q.dtype, q_longest, k_longest, q.shape[-1])
     if way == "native":
         out = _made_like(q, queries, keys)
-        kept = torch.zeros(_images(q, q_spans), q.shape[-2], q_longest)
-        native.attention_forward(q, k, v, queries, keys, scale, out, kept)
+        kept = torch.zeros(_images(q, q_spans), q.shape[-2], 2, q_longest)
+        native.attention(q, k, v, queries, keys, scale).forward(out, kept)
         return out, kept
     qh, _ = _compact(q, queries)
     kh, exists = _compact(k, keys)
@@ -146,7 +149,7 @@ def _(q, k, v, q_spans, q_index, k_spans, k_index, q_longest, k_longest, scale):
     batch, heads = _images(q, q_spans), q.shape[-2]
     way = plan(q.dtype, q_longest, k_longest, q.shape[-1])
     if way == "native":
-        kept = q.new_empty(batch, heads, q_longest, dtype=torch.float32)
+        kept = q.new_empty(batch, heads, 2, q_longest, dtype=torch.float32)
     elif q_longest == 0 or k_longest == 0 or batch == 0:
         kept = q.new_empty(0)
     elif way == "products":
@@ -182,7 +185,7 @@ def _attention_backward(
     if way == "native":
         d_q = _made_like(q, queries, keys)
         d_k, d_v = (_made_like(x, keys, queries) for x in (k, v))
-        native.attention_backward(d_out, out, kept, q, k, v, queries, keys, scale, (d_q, d_k, d_v))
+        native.attention(q, k, v, queries, keys, scale).backward(d_out, out, kept, (d_q, d_k, d_v))
         return d_q, d_k, d_v
     qh, _ = _compact(q, queries)
     kh, exists = _compact(k, keys)
