@@ -7,40 +7,36 @@ namespace imagen_fast {
 
 namespace {
 
-// Rows whose gradients of weight and bias are added by one thread, one after another.
+// Rows that one thread takes at a time, and whose gradients of weight and bias it adds one after another.
 constexpr std::int64_t BLOCK = 64;
 
 }  // namespace
 
 void layer_norm_forward(const LayerNorm& norm, BFloat16* y, float* statistics, int threads) {
-    const auto row = IMAGEN_FAST_BEST(layer_norm_row);
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<float> wide(static_cast<std::size_t>(norm.width));
-#pragma omp for schedule(static)
-        for (std::int64_t r = 0; r < norm.rows; ++r) row(norm, r, wide.data(), y, statistics);
-    }
+    const auto work = IMAGEN_FAST_BEST_BF16(layer_norm_rows);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (std::int64_t first = 0; first < norm.rows; first += BLOCK)
+        work(norm, first, std::min(norm.rows, first + BLOCK), y, statistics);
 }
 
 void layer_norm_backward(const LayerNorm& norm, const BFloat16* d_y, const float* statistics, BFloat16* d_x,
                          BFloat16* d_weight, BFloat16* d_bias, int threads) {
-    const auto row = IMAGEN_FAST_BEST(layer_norm_backward_row);
-    const std::int64_t blocks = (norm.rows + BLOCK - 1) / BLOCK, both = 2 * norm.width;
-    std::vector<float> parts(static_cast<std::size_t>(blocks * both));
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<float> wide(static_cast<std::size_t>(both));
-#pragma omp for schedule(static)
-        for (std::int64_t block = 0; block < blocks; ++block)
-            for (std::int64_t r = block * BLOCK; r < std::min(norm.rows, (block + 1) * BLOCK); ++r)
-                row(norm, r, d_y, statistics, wide.data(), d_x, parts.data() + block * both);
+    const auto work = IMAGEN_FAST_BEST_BF16(layer_norm_backward_rows);
+    const std::int64_t blocks = (norm.rows + BLOCK - 1) / BLOCK;
+    const std::int64_t learned = norm.bias ? 2 * norm.width : norm.width;
+    std::vector<float> parts(static_cast<std::size_t>(blocks * learned));
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (std::int64_t block = 0; block < blocks; ++block) {
+        float* part = parts.data() + block * learned;
+        work(norm, block * BLOCK, std::min(norm.rows, (block + 1) * BLOCK), d_y, statistics, d_x, part,
+             part + norm.width);
     }
-    std::vector<float> total(static_cast<std::size_t>(both));
+    std::vector<float> total(static_cast<std::size_t>(learned));
     for (std::int64_t block = 0; block < blocks; ++block)
-        for (std::int64_t i = 0; i < both; ++i) total[i] += parts[block * both + i];
+        for (std::int64_t i = 0; i < learned; ++i) total[i] += parts[block * learned + i];
     for (std::int64_t i = 0; i < norm.width; ++i) {
         store(total[i], d_weight + i);
-        store(total[norm.width + i], d_bias + i);
+        if (norm.bias) store(total[norm.width + i], d_bias + i);
     }
 }
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from imagen_fast.ops import OnGrid, Visible, causal_pixel_attention, masked_patch_attention
 from imagen_fast.ops.layer_norm import layer_norm
 from imagen_fast.ops.linear import linear
+from imagen_fast.ops.quick_gelu import quick_gelu
+from imagen_fast.ops.rms_norm import rms_norm
 
 
 class Linear(nn.Linear):
@@ -22,16 +24,21 @@ class LayerNorm(nn.LayerNorm):
         return layer_norm(x, self.weight, self.bias, self.eps)
 
 
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the approximation of GELU that ImageGPT and CLIP were trained with."""
+class RMSNorm(nn.RMSNorm):
+    eps: float  # always given
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
+        return rms_norm(x, self.weight, self.eps)
+
+
+class QuickGELU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return quick_gelu(x)
 
 
 NormName = Literal["layer", "rms"]
 ActivationName = Literal["gelu", "quick_gelu"]
-NORMS = {"layer": LayerNorm, "rms": nn.RMSNorm}
+NORMS = {"layer": LayerNorm, "rms": RMSNorm}
 ACTIVATIONS = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
 
 

@@ -18,10 +18,16 @@ from imagen_fast.native.features import (
 )
 from imagen_fast.native.generation import PackedLinear, StepCache
 from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
-from imagen_fast.native.layer_norm import layer_norm_backward, layer_norm_forward
+from imagen_fast.native.layer_norm import (
+    layer_norm_backward,
+    layer_norm_forward,
+    rms_norm_backward,
+    rms_norm_forward,
+)
 from imagen_fast.native.memory import keep_freed_memory
 from imagen_fast.native.pixel_likelihood import PixelLikelihood, cross_entropy, logistic_mixture
 from imagen_fast.native.pixel_mse import masked_pixel_mse_backward, masked_pixel_mse_forward
+from imagen_fast.native.quick_gelu import quick_gelu_backward, quick_gelu_forward
 
 __all__ = [
     "AdamwParameter",
@@ -50,6 +56,10 @@ __all__ = [
     "logistic_mixture",
     "masked_pixel_mse_backward",
     "masked_pixel_mse_forward",
+    "quick_gelu_backward",
+    "quick_gelu_forward",
+    "rms_norm_backward",
+    "rms_norm_forward",
     "unavailable_because",
     "use_instruction_set",
 ]

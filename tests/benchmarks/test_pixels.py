@@ -248,6 +248,22 @@ def test_our_training_step_is_correct_and_compared_with_theirs(quick, monkeypatc
     }
 
 
+def test_a_full_run_adds_ours_and_theirs_compiled_where_there_is_a_compiler(monkeypatch):
+    pytest.importorskip("transformers")
+    compiled = {
+        ("imagegpt mini bf16 compiled step", OURS),
+        ("imagegpt mini bf16 step", "transformers bf16 compiled"),
+    }
+
+    def contenders(absent):
+        monkeypatch.setattr(
+            causal_training, "compiler_absence", lambda name: Absence(name, "", "") if absent else None
+        )
+        return {(c.case, c.implementation) for c in training_contest(quick=False).contenders()}
+
+    assert contenders(absent=False) - contenders(absent=True) == compiled
+
+
 @pytest.mark.parametrize("apart", [False, True])
 def test_without_transformers_our_step_is_measured_and_the_peer_named(monkeypatch, apart):
     monkeypatch.setattr(

@@ -21,7 +21,7 @@ def refusal(x: Tensor, weight: Tensor, bias: Tensor) -> str | None:
 
 @torch.library.custom_op("imagen_fast::layer_norm_cpu", mutates_args=(), device_types="cpu")
 def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    return native.layer_norm_forward(x.contiguous(), weight, bias, eps)
+    return native.layer_norm_forward(x.contiguous(), weight.contiguous(), bias.contiguous(), eps)
 
 
 @_layer_norm.register_fake
@@ -34,12 +34,13 @@ def _(x, weight, bias, eps):
 def _backward(
     d_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return native.layer_norm_backward(d_y.contiguous(), x.contiguous(), weight, bias, statistics, eps)
+    d_y, x, weight, bias = (t.contiguous() for t in (d_y, x, weight, bias))
+    return native.layer_norm_backward(d_y, x, weight, bias, statistics, eps)
 
 
 @_backward.register_fake
 def _(d_y, x, weight, bias, statistics, eps):
-    return x.new_empty(x.shape), torch.empty_like(weight), torch.empty_like(bias)
+    return tuple(t.new_empty(t.shape) for t in (x, weight, bias))
 
 
 def _save(ctx, inputs, output):
