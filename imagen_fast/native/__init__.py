@@ -16,7 +16,7 @@ from imagen_fast.native.features import (
     unavailable_because,
     use_instruction_set,
 )
-from imagen_fast.native.generation import PackedLinear, StepCache
+from imagen_fast.native.generation import PackedLinear, StepCache, StepView
 from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
 from imagen_fast.native.layer_norm import layer_norm_backward, layer_norm_forward
 from imagen_fast.native.memory import keep_freed_memory
@@ -29,6 +29,7 @@ __all__ = [
     "PackedLinear",
     "PixelLikelihood",
     "StepCache",
+    "StepView",
     "adamw_step",
     "attention_backward",
     "attention_forward",
