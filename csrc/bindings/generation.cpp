@@ -1,4 +1,4 @@
-#include "cpu/generation.h"
+#include "cpu/step_view.h"
 
 #include <array>
 
@@ -12,6 +12,10 @@ namespace imagen_fast {
 namespace {
 
 using View = std::array<std::int64_t, 4>;  // the address, and the strides of image, row and head
+
+using WindowNumbers = std::array<std::int64_t, 6>;
+
+Window of(const WindowNumbers& n) { return {n[0], n[1], n[2], n[3], n[4], n[5]}; }
 
 StepTokens tokens(const View& view) {
     return {pointer<const float>(static_cast<Address>(view[0])), view[1], view[2], view[3]};
@@ -40,6 +44,15 @@ void register_generation(py::module_& m) {
         },
         py::kw_only(), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("rows"), py::arg("inputs"),
         py::arg("outputs"), py::arg("y"), py::arg("threads"), release());
+    m.def(
+        "cache_blocks", [](const WindowNumbers& window) { return cache_blocks(of(window)); },
+        py::arg("window"));
+    m.attr("BLOCK_KEYS") = BLOCK_KEYS;
+    py::class_<StepView>(m, "StepView")
+        .def(py::init([](const WindowNumbers& window, const std::vector<std::int64_t>& places) {
+                 return StepView(of(window), places);
+             }),
+             py::kw_only(), py::arg("window"), py::arg("places"));
     py::class_<StepCache>(m, "StepCache")
         .def(py::init([](Address keys, Address values, const std::array<std::int64_t, 4>& shape) {
                  return StepCache{
@@ -48,14 +61,13 @@ void register_generation(py::module_& m) {
              py::kw_only(), py::arg("keys"), py::arg("values"), py::arg("shape"))
         .def(
             "attend",
-            [](const StepCache& cache, const View& q, const View& k, const View& v,
-               const std::array<std::int64_t, 3>& slots, Address mask, float scale, Address out,
-               int threads) {
-                const Step step{slots[0], slots[1], slots[2], pointer<const std::uint8_t>(mask), scale};
-                attend_step(cache, step, tokens(q), tokens(k), tokens(v), pointer<float>(out), threads);
+            [](const StepCache& cache, const View& q, const View& k, const View& v, const StepView& view,
+               float scale, Address out, int threads) {
+                attend_step({cache, view.step(), tokens(q), tokens(k), tokens(v), scale, pointer<float>(out)},
+                            threads);
             },
-            py::kw_only(), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("slots"), py::arg("mask"),
-            py::arg("scale"), py::arg("out"), py::arg("threads"), release());
+            py::kw_only(), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("view"), py::arg("scale"),
+            py::arg("out"), py::arg("threads"), release());
 }
 
 }  // namespace imagen_fast

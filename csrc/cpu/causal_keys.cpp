@@ -11,20 +11,6 @@ constexpr std::int64_t PART = 8;
 
 constexpr std::int64_t groups(std::int64_t n, std::int64_t of) { return (n + of - 1) / of; }
 
-// Where every earlier pixel is seen, rows and columns do not matter.
-Window simplified(const Window& w) {
-    if (w.above < w.height - 1 || w.left < w.width - 1 || w.right < w.width - 1) return w;
-    const std::int64_t pixels = w.height * w.width;
-    return {1, pixels, 0, pixels, 0, w.prefix};
-}
-
-// Pixels from (top, left) to (bottom, right), both of them in it.
-struct Box {
-    std::int64_t top, left, bottom, right;
-
-    std::int64_t pixels() const { return (bottom - top + 1) * (right - left + 1); }
-};
-
 // Tiles of the grid, row by row, and their parts likewise.
 struct Tiling {
     Window window;
@@ -80,33 +66,6 @@ Tiling cheapest(const Window& window, std::int64_t block) {
         if (other.cost() < best.cost()) best = other;
     }
     return best;
-}
-
-// Whether some query may see some key; a few are let through of which none does.
-bool some_see(const Window& w, const Box& queries, const Box& keys) {
-    if (keys.pixels() <= 0) return false;
-    if (keys.top * w.width + keys.left < w.prefix) return true;
-    return keys.top <= queries.bottom && keys.bottom >= queries.top - w.above &&
-           keys.left <= queries.right + w.right && keys.right >= queries.left - w.left;
-}
-
-bool all_see(const Window& w, const Box& queries, const Box& keys) {
-    if (keys.pixels() < PART) return false;
-    if (keys.bottom * w.width + keys.right < w.prefix) return true;
-    const bool before =
-        keys.bottom < queries.top || (keys.bottom == queries.top && keys.right <= queries.left);
-    return before && keys.top >= queries.bottom - w.above && keys.right <= queries.left + w.right &&
-           keys.left >= queries.right - w.left;
-}
-
-struct Pixel {
-    std::int32_t number, row, column;  // number -1: none
-};
-
-bool sees(const Window& w, const Pixel& query, const Pixel& key) {
-    const std::int32_t along = query.column - key.column;
-    const bool near = query.row - key.row <= w.above && along <= w.left && -along <= w.right;
-    return (key.number <= query.number && near) || key.number < w.prefix;
 }
 
 // A query that does not exist sees every key that does: its sums are then finite.
@@ -200,7 +159,7 @@ void CausalKeys::add_runs(Making& now, std::int64_t b, std::uint32_t bit) {
         const Box keys = now.tiling.part(part);
         if (!some_see(w, queries, keys)) continue;
         const std::int64_t from = part * PART;
-        const bool all = all_see(w, queries, keys);
+        const bool all = keys.pixels() == PART && all_see(w, queries, keys);
         std::uint32_t bits[PART], some = 0;
         for (std::int64_t i = 0; i < PART && !all; ++i) {
             bits[i] = mask(w, block, now.block, now.pixels[from + i]);

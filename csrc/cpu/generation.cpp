@@ -39,13 +39,12 @@ void packed_linear(const PackedLinear& linear, int threads) {
     for (std::int64_t p = 0; p < many; ++p) panel(linear, p);
 }
 
-void attend_step(const StepCache& cache, const Step& step, const StepTokens& q, const StepTokens& k,
-                 const StepTokens& v, float* out, int threads) {
+void attend_step(const StepAttention& attention, int threads) {
     const auto one = IMAGEN_FAST_BEST(attend_step_one);
+    const StepCache& cache = attention.cache;
     const std::int64_t heads = cache.batch * cache.heads;
-    const std::int64_t pairs = (step.last - step.first) * (step.last - step.low);
-    threads = worth(2 * heads * pairs * cache.width, threads);
-    const std::int64_t each = IMAGEN_FAST_BEST(attend_step_workspace)(cache, step);
+    threads = worth(2 * heads * attention.step.pairs * BLOCK_KEYS * cache.width, threads);
+    const std::int64_t each = IMAGEN_FAST_BEST(attend_step_workspace)(attention);
     std::vector<float> workspace(static_cast<std::size_t>(each * threads));
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (std::int64_t head = 0; head < heads; ++head) {
@@ -54,7 +53,7 @@ void attend_step(const StepCache& cache, const Step& step, const StepTokens& q, 
 #else
         float* own = workspace.data();
 #endif
-        one(cache, step, q, k, v, out, head / cache.heads, head % cache.heads, own);
+        one(attention, head / cache.heads, head % cache.heads, own);
     }
 }
 

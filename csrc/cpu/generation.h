@@ -30,21 +30,37 @@ struct PackedLinear {
 
 void packed_linear(const PackedLinear& linear, int threads);
 
-// Keys and values of the slots so far. Keys lie turned, so that a score is a sum along dense rows.
-struct StepCache {
-    float* keys;    // [batch, heads, width, slots]
-    float* values;  // [batch, heads, slots, padded width]
-    std::int64_t batch, heads, width, slots;
+// Keys of a block, which is a register of them or more; tokens of a group, which are worked on together.
+constexpr std::int64_t BLOCK_KEYS = 16;
+constexpr std::int64_t GROUP = 8;
 
-    // Whole panels; what is read past the last slot is finite, and counts for nothing.
+// Keys and values of the tokens so far, in blocks of slots. The keys of a block lie turned, so that a score
+// is a sum along dense rows. A slot that is not filled yet is finite, and counts for nothing.
+struct StepCache {
+    float* keys;    // [batch, heads, blocks, width, BLOCK_KEYS]
+    float* values;  // [batch, heads, blocks, BLOCK_KEYS, padded width]
+    std::int64_t batch, heads, width, blocks;
+
+    // Whole panels.
     std::int64_t padded_width() const { return (width + PANEL - 1) / PANEL * PANEL; }
 };
 
-// Slots first..last are filled from k and v; the new tokens attend to low..last of them.
+// Bit l of masks[masks + i]: whether token l of a group sees slot i of the block. Below 0: all see all.
+struct SeenBlock {
+    std::int64_t number, masks;
+};
+
+// The slots of new tokens, and what they see of the cache once those are filled. Group g has the tokens from
+// g * GROUP on and sees blocks[group_blocks[g]] to blocks[group_blocks[g + 1]], in ascending order: an even
+// number, of which the last may repeat the one before it, seen by none.
 struct Step {
-    std::int64_t first, last, low;
-    const std::uint8_t* mask;  // [last - first, last - low], which each sees; null: all
-    float scale;
+    std::int64_t tokens;
+    const std::int64_t* slots;
+    const SeenBlock* blocks;
+    const std::int64_t* group_blocks;
+    const std::uint32_t* masks;
+    std::int64_t pairs;        // of tokens and blocks, all groups together
+    std::int64_t most_blocks;  // of a group
 };
 
 // [batch, token, head, width], of any strides but the last.
@@ -53,17 +69,23 @@ struct StepTokens {
     std::int64_t batch_stride, row_stride, head_stride;
 };
 
-// out: [batch, tokens, heads, width], dense. The cache has PANEL slots more than are ever filled.
-void attend_step(const StepCache& cache, const Step& step, const StepTokens& q, const StepTokens& k,
-                 const StepTokens& v, float* out, int threads);
+// softmax(scale * q k^T) v; out: [batch, tokens, heads, width], dense.
+struct StepAttention {
+    StepCache cache;
+    Step step;
+    StepTokens q, k, v;
+    float scale;
+    float* out;
+};
 
-#define IMAGEN_FAST_DECLARE(set)                                                                             \
-    namespace set {                                                                                          \
-    void packed_linear_panel(const PackedLinear& linear, std::int64_t panel);                                \
-    std::int64_t attend_step_workspace(const StepCache& cache, const Step& step);                            \
-    void attend_step_one(const StepCache& cache, const Step& step, const StepTokens& q, const StepTokens& k, \
-                         const StepTokens& v, float* out, std::int64_t image, std::int64_t head,             \
-                         float* workspace);                                                                  \
+void attend_step(const StepAttention& attention, int threads);
+
+#define IMAGEN_FAST_DECLARE(set)                                                                \
+    namespace set {                                                                             \
+    void packed_linear_panel(const PackedLinear& linear, std::int64_t panel);                   \
+    std::int64_t attend_step_workspace(const StepAttention& attention);                         \
+    void attend_step_one(const StepAttention& attention, std::int64_t image, std::int64_t head, \
+                         float* workspace);                                                     \
     }
 IMAGEN_FAST_FOR_EACH_INSTRUCTION_SET(IMAGEN_FAST_DECLARE)
 #undef IMAGEN_FAST_DECLARE

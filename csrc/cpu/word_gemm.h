@@ -51,12 +51,14 @@ struct Tile {
     Floats sum[ROWS][VECTORS];
 };
 
+// The registers of B lie side by side, or so many words from one to the next.
 template <class W, int ROWS, int VECTORS>
 static inline Tile<ROWS, VECTORS> multiply_add(Tile<ROWS, VECTORS> c, WordMatrix a, const Word* b,
-                                               std::int64_t b_step, std::int64_t steps) {
+                                               std::int64_t b_step, std::int64_t steps,
+                                               std::int64_t b_apart = LANES) {
     for (std::int64_t k = 0; k < steps; ++k) {
         Bits right[VECTORS];
-        for (int v = 0; v < VECTORS; ++v) right[v] = read<Bits>(b + k * b_step + v * LANES);
+        for (int v = 0; v < VECTORS; ++v) right[v] = read<Bits>(b + k * b_step + v * b_apart);
         for (int r = 0; r < ROWS; ++r) {
             const Bits left = Bits{} + a.data[r * a.row + k * a.step];
             for (int v = 0; v < VECTORS; ++v) c.sum[r][v] = W::multiply_add(c.sum[r][v], left, right[v]);

@@ -2,14 +2,14 @@
 
 A step computes every token whose neighbours are known: one at a time in raster order; in a quadrant all
 of an anti-diagonal, which do not depend on each other at any depth, so that an image of H x W tokens takes
-H + W - 1 steps. Keys and values of earlier tokens are kept in the order of generation, where what a step sees
-is one slice.
+H + W - 1 steps. Keys and values of earlier tokens are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from imagen_fast.models.layers import Block
 from imagen_fast.models.pixel_config import PixelConfig
 from imagen_fast.models.pixel_transformer import PixelTransformer
 from imagen_fast.ops import Raster
-from imagen_fast.ops.generation import View, cache_like, few_rows_linear
+from imagen_fast.ops.contexts import Window
+from imagen_fast.ops.generation import cache_like, few_rows_linear, step_views
 
 
 @dataclass(frozen=True)
@@ -79,39 +80,21 @@ def steps(config: PixelConfig, known: int = 0, one_by_one: bool = False) -> Iter
         time = place // width + place % width
     if known:
         yield place[:known]
-    rest = place[known:]
-    for moment in time[known:].unique():
-        yield rest[time[known:] == moment]
-
-
-def _views(config: PixelConfig, steps: list[Tensor]) -> Iterator[View]:
-    """What each step sees of the slots, which are filled in the order of the steps."""
-    order = torch.cat(steps).to(torch.int32)
-    window = config.attended.window(config.grid)
-    first = 0
-    for step in steps:
-        last = first + len(step)
-        if len(step) == 1 and isinstance(config.context, Raster):
-            yield View(first, last, 0, None)
-        else:
-            mask = window.sees(order[first:last], order[:last])
-            low = int(mask.any(0).int().argmax())
-            mask = mask[:, low:].contiguous()
-            yield View(first, last, low, None if bool(mask.all()) else mask)
-        first = last
+    rest, time = place[known:], time[known:]
+    yield from rest[time.argsort(stable=True)].split(time.unique(return_counts=True)[1].tolist())
 
 
 class _StepBlock:
     """A block for a few tokens at a time, and what it remembers of the earlier ones."""
 
-    def __init__(self, block: Block, batch: int, slots: int) -> None:
+    def __init__(self, block: Block, batch: int, window: Window) -> None:
         self.block, self.heads = block, block.attn.heads
         layers = (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2)
         self.qkv, self.proj, self.fc1, self.fc2 = (few_rows_linear(x.weight, x.bias) for x in layers)
         weight = block.attn.proj.weight
-        self.cache = cache_like(weight, batch, slots, self.heads, len(weight) // self.heads)
+        self.cache = cache_like(weight, batch, window, self.heads, len(weight) // self.heads)
 
-    def __call__(self, x: Tensor, view: View) -> Tensor:
+    def __call__(self, x: Tensor, view: Any) -> Tensor:
         q, k, v = self.qkv(self.block.norm1(x)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         x = x + self.proj(self.cache.attend(q, k, v, view).flatten(-2))
         return x + self.fc2(self.block.mlp.act(self.fc1(self.block.norm2(x))))
@@ -137,7 +120,8 @@ class Generation:
         device = values.device
         self.model, self.values = model, values.long()
         self.steps = list(steps(config, known, one_by_one))
-        self.views = [view.to(device) for view in _views(config, self.steps)]
+        window = config.attended.window(config.grid)
+        self.views = step_views(model.pos_embed, window, self.steps)
         self.steps = [step.to(device) for step in self.steps]
         self.sources = model.embed.sources(device)
         batch, weight = len(values), model.pos_embed
@@ -146,7 +130,7 @@ class Generation:
         self.parts = weight.new_zeros(batch, config.tokens + 1, kinds, dim)
         self.parts[:, -1] = model.embed.start
         self.parts[:, :known] = model.embed.embed(self.values[:, :known])
-        self.blocks = [_StepBlock(block, batch, config.tokens) for block in model.blocks]  # type: ignore[arg-type]
+        self.blocks = [_StepBlock(block, batch, window) for block in model.blocks]  # type: ignore[arg-type]
         head = model.head
         self.spread = few_rows_linear(head.spread.weight, head.spread.bias) if head.values > 1 else None
         self.project = few_rows_linear(head.project.weight, head.project.bias)

@@ -16,7 +16,7 @@ from imagen_fast.native.features import (
     unavailable_because,
     use_instruction_set,
 )
-from imagen_fast.native.generation import PackedLinear, StepCache
+from imagen_fast.native.generation import PackedLinear, StepCache, StepView
 from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
 from imagen_fast.native.layer_norm import (
     layer_norm_backward,
@@ -35,6 +35,7 @@ __all__ = [
     "PackedLinear",
     "PixelLikelihood",
     "StepCache",
+    "StepView",
     "adamw_step",
     "attention",
     "attention_pays",

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from imagen_fast.errors import InvalidInput
 from imagen_fast.native import library
+from imagen_fast.native.causal_attention import WindowNumbers
 from imagen_fast.native.tensors import dense
 
 
@@ -47,40 +48,50 @@ class PackedLinear:
         return y
 
 
-class StepCache:
-    """Keys and values of a batch in slots that are filled step by step; float32."""
+class StepView:
+    """The pixels of a grid that are computed in one step, and what each sees of the window.
 
-    def __init__(self, batch: int, slots: int, heads: int, width: int) -> None:
-        panel = library.cpu().PANEL
-        self._shape = (batch, heads, width, slots + panel)
-        self._slots = slots
-        self._keys = torch.zeros(self._shape)
-        self._values = torch.zeros(batch, heads, slots + panel, -(-width // panel) * panel)
-        self._cache = library.cpu().StepCache(
+    places [m]: their raster numbers. Whatever they see must be in a cache, or come in this step.
+    """
+
+    def __init__(self, window: WindowNumbers, places: Tensor) -> None:
+        numbers, pixels = places.tolist(), window[0] * window[1]
+        if not all(0 <= number < pixels for number in numbers):
+            raise InvalidInput(f"places must be 0 to {pixels - 1}")
+        self.window, self.tokens = window, len(numbers)
+        self.seen = library.cpu().StepView(window=window, places=numbers)
+
+
+class StepCache:
+    """Keys and values of a batch of grids, which are filled step by step; float32."""
+
+    def __init__(self, batch: int, window: WindowNumbers, heads: int, width: int) -> None:
+        cpu = library.cpu()
+        blocks = cpu.cache_blocks(window)
+        self._window = window
+        self._shape = (batch, heads, width, blocks)
+        self._keys = torch.zeros(batch, heads, blocks, width, cpu.BLOCK_KEYS)
+        self._values = torch.zeros(batch, heads, blocks, cpu.BLOCK_KEYS, -(-width // cpu.PANEL) * cpu.PANEL)
+        self._cache = cpu.StepCache(
             keys=self._keys.data_ptr(), values=self._values.data_ptr(), shape=self._shape
         )
 
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, first: int, last: int, low: int, mask: Tensor | None
-    ) -> Tensor:
-        """Fill the slots first..last with k and v; attention of q to the slots low..last.
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, view: StepView) -> Tensor:
+        """Keep k and v of the view's pixels; attention of q to what these see.
 
-        q, k, v: [batch, last - first, heads, width] with a dense last dimension.
-        mask: [last - first, last - low] bool, contiguous, which slots each token sees; None: all. Each must
-            see one.
+        q, k, v: [batch, m, heads, width] with a dense last dimension.
         """
         batch, heads, width, _ = self._shape
-        wanted = (batch, last - first, heads, width)
+        wanted = (batch, view.tokens, heads, width)
         for name, x in (("q", q), ("k", k), ("v", v)):
             if tuple(x.shape) != wanted or x.dtype != torch.float32 or x.stride(-1) != 1:
                 raise InvalidInput(f"{name} must be float32 {list(wanted)} with a dense last dimension")
-        if not 0 <= low <= first <= last <= self._slots:
-            raise InvalidInput(f"slots {low} to {first} to {last} are none of {self._slots}")
+        if view.window != self._window:
+            raise InvalidInput(f"the view is of {view.window}, the cache of {self._window}")
         out = torch.empty(wanted)
         self._cache.attend(
             **{name: (x.data_ptr(), *x.stride()[:3]) for name, x in (("q", q), ("k", k), ("v", v))},
-            slots=(first, last, low),
-            mask=0 if mask is None else dense("mask", mask, (last - first) * (last - low), torch.bool),
+            view=view.seen,
             scale=width**-0.5,
             out=out.data_ptr(),
             threads=library.threads(),

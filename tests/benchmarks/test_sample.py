@@ -10,8 +10,8 @@ from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.benchmarks.contest import hold
 from imagen_fast.benchmarks.measure import Effort
 from imagen_fast.benchmarks.pixel_model import imagegpt_config
-from imagen_fast.models import sampling
-from imagen_fast.ops import Quadrant
+from imagen_fast.models import PixelConfig, sampling
+from imagen_fast.ops import Neighbourhood, Quadrant
 
 CPU = torch.device("cpu")
 ONCE = Effort(0, 2, 2, 0)
@@ -62,13 +62,7 @@ def test_the_wavefront_is_correct_and_compared_with_our_own_raster():
 def test_a_cache_that_forgets_is_found(monkeypatch):
     """As ours would be if a step's keys and values went nowhere."""
     pytest.importorskip("transformers")
-    attend = sampling._StepBlock.__call__
-
-    def forgetful(self, x, view):
-        last = view.last - view.first
-        return attend(self, x, view._replace(low=max(view.low, view.last - last), mask=None))
-
-    monkeypatch.setattr(sampling._StepBlock, "__call__", forgetful)
+    monkeypatch.setattr(PixelConfig, "attended", Neighbourhood(0))  # each token sees itself
     ours = hold(sample.raster("sample mini", CONFIG, 3, CPU, ONCE), CPU)[0]
     assert not ours.verdict.correct
     assert ours.timing is None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from imagen_fast import native
 from imagen_fast.errors import InvalidInput
 from imagen_fast.models import PixelConfig, PixelTransformer
 from imagen_fast.models.sampling import Choice, Generation, generate, steps
@@ -69,17 +70,36 @@ def test_the_same_seed_gives_the_same_picture_at_any_batch_size(context):
         assert torch.equal(torch.cat(parts), together)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["native", "without native kernels"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("context", CONTEXTS, ids=str)
 @torch.no_grad()
-def test_cached_and_uncached_tokens_are_equal(context, kind):
-    model = build(context, kind)
+def test_cached_and_uncached_tokens_are_equal(context, kind, dtype):
+    model = build(context, kind).to(dtype)
     values = given(model, 2)
     uncached = model.forward_features(values)
     state = Generation(model, values, context.prefix)
     for step, places in enumerate(state.steps):
         torch.testing.assert_close(state.tokens(step), uncached[:, places], rtol=0, atol=1e-4)
         state.know(step, values[:, places])
+
+
+@pytest.mark.skipif(not native.available(), reason="only native kernels promise it")
+@pytest.mark.parametrize("context", CONTEXTS, ids=str)
+@torch.no_grad()
+def test_a_token_is_the_same_bit_by_bit_whatever_is_computed_with_it(context):
+    model = build(context, size=(9, 11))
+    values, known = given(model, 2), context.prefix
+
+    def tokens(one_by_one):
+        state = Generation(model, values.clone(), known, one_by_one)
+        found = torch.full((2, model.config.tokens, model.config.embed_dim), torch.nan)
+        for step, places in enumerate(state.steps):
+            found[:, places] = state.tokens(step)
+            state.know(step, values[:, places])
+        return found
+
+    assert torch.equal(tokens(one_by_one=False), tokens(one_by_one=True))
 
 
 def test_how_many_steps_an_image_takes():

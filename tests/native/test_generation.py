@@ -6,6 +6,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from imagen_fast import native
 from imagen_fast.errors import InvalidInput
+from imagen_fast.ops import Neighbourhood, Quadrant, Raster
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 7, 8, 9, 33])
@@ -29,64 +30,76 @@ def test_a_row_does_not_depend_on_the_others(instruction_set):
         assert torch.equal(torch.cat([layer(part) for part in x.split(size)]), together)
 
 
-def steps(tokens, heads=3, width=20, batch=2, slots=40):
-    """A cache that is filled `tokens` at a time: what was put in so far, what comes out, and what it saw."""
-    cache = native.StepCache(batch, slots, heads, width)
-    kept: list[list[torch.Tensor]] = [[], []]
-    first = 0
-    for number, count in enumerate(tokens):
-        qkv = torch.randn(batch, count, 3, heads, width)
-        q, k, v = qkv.unbind(2)  # views, as those of a fused projection
-        kept[0].append(k)
-        kept[1].append(v)
-        last, low = first + count, min(number, first)
-        mask = None
-        if number % 2:
-            mask = torch.rand(count, last - low) < 0.5
-            mask[torch.arange(count), first - low + torch.arange(count)] = True
-        out = cache.attend(q, k, v, first, last, low, mask)
-        keys, values = (torch.cat(x, 1)[:, low:] for x in kept)
-        yield out, (q, keys, values), mask
-        first = last
+# Sides that no block of 4 x 4 or 16 divides, and some that they do.
+WINDOWS = {
+    "raster": Raster().window((5, 9)),
+    "raster with a prefix": Raster(prefix=11).window((5, 9)),
+    "quadrant": Quadrant().window((9, 10)),
+    "quadrant with a prefix": Quadrant(prefix=13).window((9, 10)),
+    "quadrant of whole blocks": Quadrant().window((8, 12)),
+    "neighbourhood": Neighbourhood(2).window((7, 11)),
+    "one row": Quadrant().window((1, 40)),
+}
+
+
+def in_steps(window):
+    """The raster numbers of the tokens of each step: the prefix at once, then, where one sees nothing to its
+    right, by anti-diagonals, else two at a time. The latter see each other one way."""
+    places = torch.arange(window.height * window.width)
+    known, rest = places[: window.prefix], places[window.prefix :]
+    time = rest // 2 if window.right else rest // window.width + rest % window.width
+    return [known, *(rest[time == moment] for moment in time.unique())]
+
+
+def attend(window, qkv, steps):
+    """Step by step, in raster order again."""
+    out = torch.full_like(qkv[:, :, 0], torch.nan)
+    cache = native.StepCache(len(qkv), window, *qkv.shape[-2:])
+    for places in steps:
+        q, k, v = qkv[:, places].unbind(2)  # views, as those of a fused projection
+        out[:, places] = cache.attend(q, k, v, native.StepView(window, places))
+    return out
 
 
 @pytest.mark.parametrize("width", [3, 8, 20, 32, 64])
-@pytest.mark.parametrize("tokens", [(1,) * 9, (13, 1, 2, 20, 3)], ids=str)
-def test_attention_to_what_is_kept(instruction_set, tokens, width, error_bound, poisoned_memory):
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=list(WINDOWS))
+def test_attention_to_what_is_kept(instruction_set, window, width, error_bound, poisoned_memory):
     torch.manual_seed(0)
-    found = []
-    for out, tensors, mask in steps(tokens, width=width):
-        exact, plain = (
-            scaled_dot_product_attention(*(x.to(t).transpose(1, 2) for x in tensors), attn_mask=mask)
-            for t in (torch.float64, torch.float32)
-        )
-        found.append((out, exact.transpose(1, 2), plain.transpose(1, 2)))
-    error_bound(*(torch.cat(parts, 1) for parts in zip(*found, strict=True)))
+    qkv = torch.randn(2, window.height * window.width, 3, 3, width)
+    exact, plain = (
+        scaled_dot_product_attention(
+            *qkv.to(dtype).permute(2, 0, 3, 1, 4).unbind(), attn_mask=window.visible()
+        ).transpose(1, 2)
+        for dtype in (torch.float64, torch.float32)
+    )
+    error_bound(attend(window, qkv, in_steps(window)), exact, plain)
 
 
-def test_an_image_does_not_depend_on_the_others(instruction_set):
-    q, k, v = torch.randn(3, 5, 12, 4, 16).unbind()
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=list(WINDOWS))
+def test_a_token_does_not_depend_on_the_others_of_its_step(instruction_set, window):
+    qkv = torch.randn(2, window.height * window.width, 3, 3, 20)
+    first, *rest = in_steps(window)
+    one_by_one = [first, *torch.arange(len(first), qkv.shape[1]).split(1)]
+    assert torch.equal(attend(window, qkv, [first, *rest]), attend(window, qkv, one_by_one))
 
-    def attend(images):
-        cache = native.StepCache(len(images), 12, 4, 16)
-        parts = [
-            cache.attend(*(x[images, a:b] for x in (q, k, v)), a, b, 0, None) for a, b in ((0, 7), (7, 12))
-        ]
-        return torch.cat(parts, 1)
 
-    together = attend([0, 1, 2, 3, 4])
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=list(WINDOWS))
+def test_an_image_does_not_depend_on_the_others(instruction_set, window):
+    qkv, steps = torch.randn(5, window.height * window.width, 3, 4, 16), in_steps(window)
+    together = attend(window, qkv, steps)
     for image in range(5):
-        assert torch.equal(attend([image])[0], together[image])
+        assert torch.equal(attend(window, qkv[image : image + 1], steps)[0], together[image])
 
 
 def test_bad_input():
-    cache = native.StepCache(1, 4, 2, 8)
+    window = Quadrant().window((2, 2))
+    cache, view = native.StepCache(1, window, 2, 8), native.StepView(window, torch.tensor([1, 2]))
     x = torch.zeros(1, 2, 2, 8)
-    with pytest.raises(InvalidInput, match="slots 0 to 3 to 5 are none of 4"):
-        cache.attend(x, x, x, 3, 5, 0, None)
+    with pytest.raises(InvalidInput, match="places must be 0 to 3"):
+        native.StepView(window, torch.tensor([1, 4]))
     with pytest.raises(InvalidInput, match=r"k must be float32 \[1, 2, 2, 8\]"):
-        cache.attend(x, x[:, :1], x, 0, 2, 0, None)
-    with pytest.raises(InvalidInput, match="mask must have 4 values"):
-        cache.attend(x, x, x, 0, 2, 0, torch.ones(2, 1, dtype=torch.bool))
+        cache.attend(x, x[:, :1], x, view)
+    with pytest.raises(InvalidInput, match=r"the view is of .*, the cache of"):
+        cache.attend(x, x, x, native.StepView(Quadrant().window((3, 2)), torch.tensor([1, 2])))
     with pytest.raises(InvalidInput, match="x must have 8 values a row, not 3"):
         native.PackedLinear(torch.zeros(2, 8), None)(torch.zeros(1, 3))

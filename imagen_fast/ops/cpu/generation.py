@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from imagen_fast import native
-from imagen_fast.native import PackedLinear, StepCache
+from imagen_fast.native import PackedLinear, StepCache, StepView
 
-__all__ = ["PackedLinear", "StepCache", "serves"]
+__all__ = ["PackedLinear", "StepCache", "StepView", "serves"]
 
 _UNAVAILABLE = native.unavailable_because()
 
