@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.benchmarks.record import Record
 
@@ -9,23 +12,39 @@ NOT_MEASURED = "not measured"
 
 
 def markdown(record: Record) -> str:
-    """A row for each case of ours: its time, then every peer's with the ratio; below, the machine."""
-    peers = versus(record)
+    """A table a subject, a row for each case of ours: its time, then every peer's with the ratio; the machine.
+
+    The subject of a case is the first word of its name: other subjects have other peers.
+    """
+    ours = [result for result in record["results"] if result["implementation"] == OURS]
+    subjects = list(dict.fromkeys(_subject(result["case"]) for result in ours))
+    tables = [
+        "\n".join(_table(record, [result for result in ours if _subject(result["case"]) == subject]))
+        for subject in subjects
+    ]
+    absent = [f"Absent: {a['peer']} ({a['why']})." for a in record.get("absent", ())]
+    return "\n\n".join([*tables, "\n".join([machine_line(record), *absent])])
+
+
+def _subject(case: str) -> str:
+    return case.split()[0]
+
+
+def _table(record: Record, results: list[Any]) -> list[str]:
+    subject = _subject(results[0]["case"])
+    peers = versus(ratio for ratio in record["ratios"] if _subject(ratio["case"]) == subject)
     heads = ["case", "ours, ms [spread]", *(f"{peer}, ms (ratio)" for peer in peers)]
     rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    for result in record["results"]:
-        if result["implementation"] == OURS:
-            own = f"{milliseconds(result['median'])} [{milliseconds(result['spread'])}]"
-            own = own if result["median"] is not None else NOT_MEASURED
-            rows.append([result["case"], own, *(_beside(record, result["case"], peer) for peer in peers)])
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    absent = [f"Absent: {a['peer']} ({a['why']})." for a in record.get("absent", ())]
-    return "\n".join([*lines, "", machine_line(record), *absent])
+    for result in results:
+        own = f"{milliseconds(result['median'])} [{milliseconds(result['spread'])}]"
+        own = own if result["median"] is not None else NOT_MEASURED
+        rows.append([result["case"], own, *(_beside(record, result["case"], peer) for peer in peers)])
+    return ["| " + " | ".join(row) + " |" for row in rows]
 
 
-def versus(record: Record) -> list[str]:
+def versus(ratios: Iterable[dict[str, Any]]) -> list[str]:
     """The peers that any of ours is compared with, in the record's order."""
-    return list(dict.fromkeys(ratio["versus"] for ratio in record["ratios"]))
+    return list(dict.fromkeys(ratio["versus"] for ratio in ratios))
 
 
 def milliseconds(seconds: float | None) -> str:

@@ -49,7 +49,7 @@ def _times(record: Record) -> Table:
 
 
 def _ratios(record: Record) -> Table:
-    peers = versus(record)
+    peers = versus(record["ratios"])
     table = Table(title="a peer's time over ours", box=box.SIMPLE)
     table.add_column("case")
     for peer in peers:

@@ -43,6 +43,25 @@ def test_table():
     assert report.markdown(RECORD) == TABLE
 
 
+def test_each_subject_has_a_table_with_its_own_peers():
+    record = RECORD | {
+        "results": [entry("mae a step", 0.5), entry("sample a", 2.0), entry("mae b step", 0.1)],
+        "ratios": [
+            {"case": "mae a step", "versus": "peer", "ratio": 1.5, "peer_median": 0.75},
+            {"case": "sample a", "versus": "other", "ratio": 2.0, "peer_median": 4.0},
+        ],
+    }
+    assert report.markdown(record).split("\n\n")[:2] == [
+        "| case | ours, ms [spread] | peer, ms (ratio) |\n"
+        "| --- | ---: | ---: |\n"
+        "| mae a step | 500 [50] | 750 (1.50×) |\n"
+        "| mae b step | 100 [10] | not measured |",
+        "| case | ours, ms [spread] | other, ms (ratio) |\n"
+        "| --- | ---: | ---: |\n"
+        "| sample a | 2,000 [200] | 4,000 (2.00×) |",
+    ]
+
+
 def test_only_the_text_between_its_markers_is_replaced(tmp_path):
     file, readme = tmp_path / "train-cpu.json", tmp_path / "README.md"
     file.write_text(json.dumps(RECORD))
