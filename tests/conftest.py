@@ -1,10 +1,11 @@
-"""What all tests share: one error bound, and memory that is never zero by accident."""
+"""What all tests share: one error bound, memory that is never zero by accident, every instruction set."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from imagen_fast import native
 from imagen_fast.benchmarks.correctness import bounded
 
 
@@ -29,3 +30,17 @@ def poisoned_memory():
     yield
     torch.use_deterministic_algorithms(before)
     torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+@pytest.fixture(params=["avx512_bf16", "avx512", "avx2", "portable"])
+def instruction_set(request):
+    """The native kernels as they are on a processor with each of these, so far as this one has it."""
+    if not native.available():
+        pytest.skip(native.unavailable_because())
+    best = native.build_info()["instruction_set"]
+    try:
+        native.use_instruction_set(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    yield request.param
+    native.use_instruction_set(best)

@@ -63,7 +63,7 @@ void attention_backward(const Attention& problem, const TokenView& out, const fl
 // `attention_workspace` says.
 #define IMAGEN_FAST_DECLARE(set)                                                                         \
     namespace set {                                                                                      \
-    /* How many queries are worked on at a time, and how many make one partial sum of a gradient. */     \
+    /* How many queries are worked on at a time, and how many are summed before the next are read. */    \
     std::int64_t attention_block();                                                                      \
     std::int64_t attention_share(DType dtype);                                                           \
     std::int64_t attention_workspace(const Attention& problem);                                          \

@@ -36,8 +36,8 @@ struct Sizes {
           query_words(query_lanes / PER_WORD),
           key_words(up(keys, PER_WORD) / PER_WORD) {}
 
-    // The queries of one share are one partial sum of a gradient. From one row of them to the next: whole
-    // cache lines, wherever a block begins.
+    // The queries of one share are added to the gradients before the next are worked on. From one row of them
+    // to the next: whole cache lines, wherever a block begins.
     static constexpr std::int64_t SHARE = PARTIAL * PER_WORD;
     std::int64_t share_row() const { return std::min(up(query_words, LANES), PARTIAL); }
 };

@@ -4,8 +4,8 @@
 
 namespace imagen_fast {
 
-// Each includes those before it. `avx512_bf16` is for the kernels that have products of bfloat16 in them; the
-// others take `avx512` there.
+// Each includes those before it. `avx512_bf16` is for the kernels that have products of bfloat16 in them, or
+// roundings to it; the others take `avx512` there.
 enum class InstructionSet { portable, avx2, avx512, avx512_bf16 };
 
 // The best that this processor has, unless a test or a benchmark has asked for a lesser one.

@@ -7,16 +7,18 @@ namespace imagen_fast {
 
 namespace {
 
-// Rows that one thread takes at a time, and whose gradients of weight and bias it adds one after another.
+// Rows whose gradients of weight and bias are added by one thread, one after another.
 constexpr std::int64_t BLOCK = 64;
 
 }  // namespace
 
 void layer_norm_forward(const LayerNorm& norm, BFloat16* y, float* statistics, int threads) {
     const auto work = IMAGEN_FAST_BEST_BF16(layer_norm_rows);
+    const std::int64_t each = (norm.rows + threads - 1) / threads;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (std::int64_t first = 0; first < norm.rows; first += BLOCK)
-        work(norm, first, std::min(norm.rows, first + BLOCK), y, statistics);
+    for (int thread = 0; thread < threads; ++thread)
+        work(norm, std::min(norm.rows, thread * each), std::min(norm.rows, (thread + 1) * each), y,
+             statistics);
 }
 
 void layer_norm_backward(const LayerNorm& norm, const BFloat16* d_y, const float* statistics, BFloat16* d_x,

@@ -6,8 +6,8 @@ not, `build_info()` what was built. A call into a module that is missing raises 
 
 from imagen_fast.native import cuda
 from imagen_fast.native.adamw import AdamwParameter, adamw_step, gradient_norm
-from imagen_fast.native.attention import attention, attention_pays
-from imagen_fast.native.causal_attention import causal_attention
+from imagen_fast.native.attention import attention_among_rows, attention_pays
+from imagen_fast.native.causal_attention import attention_on_grid
 from imagen_fast.native.causal_softmax import causal_softmax_backward, causal_softmax_forward
 from imagen_fast.native.features import (
     available,
@@ -37,11 +37,11 @@ __all__ = [
     "StepCache",
     "StepView",
     "adamw_step",
-    "attention",
+    "attention_among_rows",
+    "attention_on_grid",
     "attention_pays",
     "available",
     "build_info",
-    "causal_attention",
     "causal_softmax_backward",
     "causal_softmax_forward",
     "cpu_features",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from imagen_fast.native.features import available
 from imagen_fast.native.library import cpu, threads
-from imagen_fast.native.tensors import DTYPES, dtype_number
+from imagen_fast.native.tensors import DTYPES, dense, dtype_number
 
 
 class RowTable(Protocol):
@@ -53,7 +53,7 @@ class Attention:
         `statistics` [B, H, 2, rows] float32 gets what the backward needs of each row: the largest of its
         base-2 exponents, and one over the sum of all.
         """
-        self._problem.forward(out=address(out), statistics=statistics.data_ptr(), threads=threads())
+        self._problem.forward(out=address(out), statistics=_float32(statistics), threads=threads())
 
     def backward(
         self, d_out: Tensor, out: Tensor, statistics: Tensor, gradients: tuple[Tensor, Tensor, Tensor]
@@ -66,7 +66,7 @@ class Attention:
         d_q, d_k, d_v = (address(g) for g in gradients)
         self._problem.backward(
             out=address(out),
-            statistics=statistics.data_ptr(),
+            statistics=_float32(statistics),
             d_out=address(d_out),
             d_q=d_q,
             d_k=d_k,
@@ -75,7 +75,9 @@ class Attention:
         )
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, queries: RowTable, keys: RowTable, scale: float) -> Attention:
+def attention_among_rows(
+    q: Tensor, k: Tensor, v: Tensor, queries: RowTable, keys: RowTable, scale: float
+) -> Attention:
     """Listed queries attend to the listed keys of their image."""
     images = len(q) if q.dim() == 4 else len(queries.spans) if queries.spans is not None else 0
     query_list, query_tables = _list(queries)
@@ -102,6 +104,10 @@ def described(
 
 def dense_rows(*tensors: Tensor) -> list[Tensor]:
     return [x if x.stride(-1) == 1 else x.contiguous() for x in tensors]
+
+
+def _float32(statistics: Tensor) -> int:
+    return dense("statistics", statistics, None, torch.float32)
 
 
 def address(x: Tensor) -> tuple[int, int, int, int]:

@@ -15,7 +15,7 @@ from imagen_fast.native.tensors import dtype_number
 WindowNumbers = tuple[int, int, int, int, int, int]
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: WindowNumbers, scale: float) -> Attention:
+def attention_on_grid(q: Tensor, k: Tensor, v: Tensor, window: WindowNumbers, scale: float) -> Attention:
     """All pixels [B, N, H, D] in raster order attend to those that the window lets them see."""
     keys = _keys(tuple(window), dtype_number("q", q), library.cpu().instruction_set())
     return described(q, k, v, scale, len(q), [], causal=keys)

@@ -20,7 +20,7 @@ class PackedLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.outputs, self.inputs = weight.shape
         self._bias = None if bias is None else bias.detach().float().contiguous().clone()
-        self._packed = torch.empty(library.cpu().packed_size(self.outputs, self.inputs))
+        self._packed = torch.empty(library.cpu().packed_size(self.outputs, self.inputs), dtype=torch.float32)
         wide = weight.detach().float().contiguous()
         library.cpu().pack_weight(
             weight=dense("weight", wide),
@@ -34,7 +34,7 @@ class PackedLinear:
         if x.shape[-1] != self.inputs:
             raise InvalidInput(f"x must have {self.inputs} values a row, not {x.shape[-1]}")
         x = x.contiguous()
-        y = torch.empty(*x.shape[:-1], self.outputs)
+        y = torch.empty(*x.shape[:-1], self.outputs, dtype=torch.float32)
         library.cpu().packed_linear(
             x=dense("x", x, None, torch.float32),
             weight=self._packed.data_ptr(),
@@ -70,8 +70,9 @@ class StepCache:
         blocks = cpu.cache_blocks(window)
         self._window = window
         self._shape = (batch, heads, width, blocks)
-        self._keys = torch.zeros(batch, heads, blocks, width, cpu.BLOCK_KEYS)
-        self._values = torch.zeros(batch, heads, blocks, cpu.BLOCK_KEYS, -(-width // cpu.PANEL) * cpu.PANEL)
+        padded = -(-width // cpu.PANEL) * cpu.PANEL
+        self._keys = torch.zeros(batch, heads, blocks, width, cpu.BLOCK_KEYS, dtype=torch.float32)
+        self._values = torch.zeros(batch, heads, blocks, cpu.BLOCK_KEYS, padded, dtype=torch.float32)
         self._cache = cpu.StepCache(
             keys=self._keys.data_ptr(), values=self._values.data_ptr(), shape=self._shape
         )
@@ -88,7 +89,7 @@ class StepCache:
                 raise InvalidInput(f"{name} must be float32 {list(wanted)} with a dense last dimension")
         if view.window != self._window:
             raise InvalidInput(f"the view is of {view.window}, the cache of {self._window}")
-        out = torch.empty(wanted)
+        out = torch.empty(wanted, dtype=torch.float32)
         self._cache.attend(
             **{name: (x.data_ptr(), *x.stride()[:3]) for name, x in (("q", q), ("k", k), ("v", v))},
             view=view.seen,

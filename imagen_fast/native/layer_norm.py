@@ -41,7 +41,7 @@ def rms_norm_backward(
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     y = torch.empty_like(x)
-    statistics = torch.empty(_rows(x), 1 if bias is None else 2)
+    statistics = torch.empty(_rows(x), 1 if bias is None else 2, dtype=torch.float32)
     _norm(x, weight, bias, eps).forward(y=y.data_ptr(), statistics=statistics.data_ptr(), threads=threads())
     return y, statistics
 

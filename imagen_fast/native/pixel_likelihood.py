@@ -22,7 +22,7 @@ _INTEGERS = {torch.uint8: 0, torch.int8: 1, torch.int16: 2, torch.int32: 3, torc
 class Likelihood:
     """What a pass over the rows gives; the tensors are those that were asked for, otherwise empty."""
 
-    total: Tensor  # float32 scalar
+    total: Tensor  # of the losses, times the factor; float32 scalar
     d_hidden: Tensor  # [G, M, E], of the type of hidden
     d_weight: Tensor  # [V, E] float32
     d_bias: Tensor  # [V] float32
@@ -49,7 +49,7 @@ class PixelLikelihood:
     def total(self, factor: float, gradients: bool) -> Likelihood:
         """`factor` times the sum of the losses, with its gradients where asked."""
         if not gradients:
-            return Likelihood(_scalar(self._call() * factor), *(torch.empty(0) for _ in range(3)))
+            return Likelihood(_scalar(self._call() * factor), *(self.hidden.new_empty(0) for _ in range(3)))
         made = self._gradients()
         return Likelihood(_scalar(self._call(factor, *made) * factor), *made)
 

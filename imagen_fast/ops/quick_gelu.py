@@ -14,6 +14,7 @@ def quick_gelu(x: Tensor) -> Tensor:
     Plain PyTorch, except in bf16 on the CPU: there one pass over memory each way, and of x only is kept what
     the backward needs. Like `layer_norm` a detail of our layers, not one of the operations.
     """
+    # Under a compiler too: the step of a model measured the same as with what it fuses itself.
     if cpu.refusal(x) is None:
         return cpu.quick_gelu(x)
     return x * torch.sigmoid(1.702 * x)

@@ -17,6 +17,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     Args:
         x: [..., E]; weight: [E].
     """
+    # Under a compiler too: the step of a model measured the same as with what it fuses itself.
     if cpu.refusal(x, weight) is None:
         return cpu.rms_norm(x, weight, eps)
     return torch.nn.functional.rms_norm(x, x.shape[-1:], weight, eps)

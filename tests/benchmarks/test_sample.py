@@ -59,8 +59,8 @@ def test_the_wavefront_is_correct_and_compared_with_our_own_raster():
     assert all(r.verdict.evidence["as a pixel at a time"] for r in results)
 
 
-def test_a_cache_that_forgets_is_found(monkeypatch):
-    """As ours would be if a step's keys and values went nowhere."""
+def test_a_wrong_context_is_found(monkeypatch):
+    """Held against transformers: our own forward would have it too."""
     pytest.importorskip("transformers")
     monkeypatch.setattr(PixelConfig, "attended", Neighbourhood(0))  # each token sees itself
     ours = hold(sample.raster("sample mini", CONFIG, 3, CPU, ONCE), CPU)[0]

@@ -91,6 +91,16 @@ def test_an_image_does_not_depend_on_the_others(instruction_set, window):
         assert torch.equal(attend(window, qkv[image : image + 1], steps)[0], together[image])
 
 
+def test_no_number_of_threads_changes_a_bit(thread_count):
+    window = Quadrant().window((16, 16))
+    qkv, made = torch.randn(16, 256, 3, 4, 64), []  # work enough to wake them all
+    for threads in (1, 2, 5):
+        thread_count(threads)
+        made.append(attend(window, qkv, in_steps(window)))
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2])
+
+
 def test_bad_input():
     window = Quadrant().window((2, 2))
     cache, view = native.StepCache(1, window, 2, 8), native.StepView(window, torch.tensor([1, 2]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from imagen_fast import native
 from imagen_fast.ops import Visible
 
 USES = ("dense", "dense cross", "all", "visible", "hidden", "packed", "packed cross")
@@ -33,20 +32,6 @@ def attention_case(use: str, dtype: torch.dtype, batch=3, tokens=23, heads=2, wi
     asked = torch.randint(1, 9, (batch,), generator=draw)
     q = randn(int(asked.sum()), heads, width)
     return (q, *randn(int(lengths.sum()), 2, heads, width).unbind(1)), Visible.cross(asked, lengths)
-
-
-@pytest.fixture(params=["avx512_bf16", "avx512", "avx2", "portable"])
-def instruction_set(request):
-    """The native kernels as they are on a processor with each of these, so far as this one has it."""
-    if not native.available():
-        pytest.skip(native.unavailable_because())
-    best = native.build_info()["instruction_set"]
-    try:
-        native.use_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    native.use_instruction_set(best)
 
 
 @pytest.fixture(params=USES)

@@ -274,13 +274,38 @@ def test_compiles_in_one_graph(op, rows, outcome, reduction):
 def test_a_graph_may_be_gone_through_twice(op, rows, d_loss):
     hidden, weight, target, _ = rows((3, 17, 8))
     leaves = hidden.requires_grad_(), weight.requires_grad_()
-    loss = op(*leaves, target, backend="cpu")
-    incoming = torch.tensor(d_loss)
-    one, two = (torch.autograd.grad(loss, leaves, incoming, retain_graph=True) for _ in range(2))
-    batched = torch.autograd.grad(loss, leaves, torch.stack([incoming, incoming]), is_grads_batched=True)
-    for a, b, c in zip(one, two, batched, strict=True):
-        assert torch.equal(a, b)
-        assert torch.equal(torch.stack([a, a]), c)
+    exact = torch.autograd.grad(op(*leaves, target, backend="reference") * d_loss, leaves)
+    loss, incoming = op(*leaves, target, backend="cpu"), torch.tensor(d_loss)
+    for _ in range(2):
+        made = torch.autograd.grad(loss, leaves, incoming, retain_graph=True)
+        torch.testing.assert_close(made, exact)
+        for leaf, gradient in zip(leaves, exact, strict=True):  # added up, without touching what is saved
+            leaf.grad = None
+            loss.backward(incoming, retain_graph=True)
+            loss.backward(incoming, retain_graph=True)
+            torch.testing.assert_close(leaf.grad, 2 * gradient)
+    both = torch.autograd.grad(loss, leaves, torch.stack([incoming, 3 * incoming]), is_grads_batched=True)
+    torch.testing.assert_close(both, tuple(torch.stack([x, 3 * x]) for x in exact))
+
+
+def test_the_incoming_gradient_has_a_gradient(op, rows):
+    hidden, weight, target, _ = rows((3, 17, 8))
+    incoming = torch.tensor(1.0, requires_grad=True)
+    (made,) = torch.autograd.grad(
+        op(hidden.requires_grad_(), weight, target, backend="cpu"), hidden, incoming, create_graph=True
+    )
+    (slope,) = torch.autograd.grad(made.sum(), incoming)
+    torch.testing.assert_close(slope, made.detach().sum())
+
+
+def test_the_default_type_changes_nothing(op, rows):
+    hidden, weight, target, _ = rows((3, 17, 8))
+    before = op(hidden, weight, target, backend="cpu")
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert torch.equal(op(hidden, weight, target, backend="cpu"), before)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -301,7 +326,8 @@ def test_opcheck(name, rows, bias, keep):
         "mixture": "pixel_logistic_mixture",
     }
     namespace = torch.ops.imagen_fast
-    library.opcheck(getattr(namespace, f"{kernels[name]}_cpu"), (*inputs, torch.tensor(0.3), True))
+    for gradients in (True, False):
+        library.opcheck(getattr(namespace, f"{kernels[name]}_cpu"), (*inputs, torch.tensor(0.3), gradients))
     library.opcheck(getattr(namespace, f"{kernels[name]}_losses_cpu"), inputs)
 
 

@@ -66,7 +66,7 @@ def _attention(
     if plan(q.dtype, q.shape[-1]) == "native":
         out = torch.empty(q.shape, dtype=q.dtype)
         kept = _kept(q)
-        native.causal_attention(q, k, v, window, scale).forward(out, kept)
+        native.attention_on_grid(q, k, v, window, scale).forward(out, kept)
         return out, kept
     if q.numel() == 0:
         return torch.empty(q.shape, dtype=q.dtype), _kept(q)
@@ -109,7 +109,7 @@ def _attention_backward(
     if plan(q.dtype, q.shape[-1]) == "native" or q.numel() == 0:
         d_q, d_k, d_v = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
         if q.numel():
-            native.causal_attention(q, k, v, window, scale).backward(d_out, out, kept, (d_q, d_k, d_v))
+            native.attention_on_grid(q, k, v, window, scale).backward(d_out, out, kept, (d_q, d_k, d_v))
         return d_q, d_k, d_v
     causal, mask = _mask(window, q.dtype)
     gh, qh, kh, vh, oh = (x.transpose(1, 2) for x in (d_out, q, k, v, out))

@@ -43,8 +43,8 @@ def register(
         keeps_log_z: whether the backward needs the logarithm of each row's normaliser.
 
     Returns:
-        A function of the tensors, the options and `factor`, a scalar: so many times the sum of the losses, or
-        where it is None each row's [G, M].
+        A function of the tensors, the options and `factor`: a number or scalar tensor for so many times the
+        sum of the losses, None for each row's [G, M].
     """
     define = library.custom_op
     full = f"imagen_fast::{name}"
@@ -137,7 +137,8 @@ def register(
         if factor is None:
             return losses_op(*arguments)[0]
         gradients = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arguments[:3])
-        factor = torch.full((), factor) if isinstance(factor, float) else factor
+        if not isinstance(factor, Tensor):
+            factor = arguments[0].new_full((), factor, dtype=torch.float32)
         return total_op(*arguments, factor, gradients)[0]
 
     return call
@@ -164,8 +165,10 @@ def _scale(ctx, d_total, *_):
         return (None,) * (3 + ctx.rest)
     if not ctx.made:
         raise RuntimeError("the forward was told that nobody would ask for gradients")
+    # As they are where they can be, which saves a copy of the largest tensor there may be. Who then writes into
+    # a gradient of a graph that he keeps is told so by its next backward, as in all of PyTorch.
     made = ctx.saved_tensors
-    if not _is_one(d_total):  # a copy of d_hidden, which may be the largest tensor there is
+    if not _is_one(d_total):
         made = tuple(x * d_total for x in made)
     d_hidden, d_weight, d_bias = made
     d_bias = d_bias.to(ctx.dtype) if ctx.has_bias else None
@@ -173,8 +176,8 @@ def _scale(ctx, d_total, *_):
 
 
 def _is_one(x: Tensor) -> bool:
-    """Whether x is known to be 1: what stands for a tensor in a trace or a batch has no value."""
-    if type(x) is not Tensor:
+    """Whether x is known to be 1, and nobody asks for its gradient. In a trace or a batch it has no value."""
+    if type(x) is not Tensor or x.requires_grad:
         return False
     try:
         return x.item() == 1

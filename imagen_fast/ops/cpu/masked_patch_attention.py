@@ -112,8 +112,8 @@ def _attention(
     way = plan(q.dtype, q_longest, k_longest, q.shape[-1])
     if way == "native":
         out = _made_like(q, queries, keys)
-        kept = torch.zeros(_images(q, q_spans), q.shape[-2], 2, q_longest)
-        native.attention(q, k, v, queries, keys, scale).forward(out, kept)
+        kept = torch.zeros(_images(q, q_spans), q.shape[-2], 2, q_longest, dtype=torch.float32)
+        native.attention_among_rows(q, k, v, queries, keys, scale).forward(out, kept)
         return out, kept
     qh, _ = _compact(q, queries)
     kh, exists = _compact(k, keys)
@@ -185,7 +185,8 @@ def _attention_backward(
     if way == "native":
         d_q = _made_like(q, queries, keys)
         d_k, d_v = (_made_like(x, keys, queries) for x in (k, v))
-        native.attention(q, k, v, queries, keys, scale).backward(d_out, out, kept, (d_q, d_k, d_v))
+        problem = native.attention_among_rows(q, k, v, queries, keys, scale)
+        problem.backward(d_out, out, kept, (d_q, d_k, d_v))
         return d_q, d_k, d_v
     qh, _ = _compact(q, queries)
     kh, exists = _compact(k, keys)

@@ -15,7 +15,7 @@ def refusal(x: Tensor, weight: Tensor) -> str | None:
     if x.device.type != "cpu":
         return f"it serves CPU tensors, and these are on {x.device}"
     if not x.dtype == weight.dtype == torch.bfloat16:
-        return f"it serves bfloat16, and this is {x.dtype}"
+        return f"it serves bfloat16, and these are {x.dtype} and {weight.dtype}"
     return _UNAVAILABLE
 
 
