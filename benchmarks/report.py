@@ -12,7 +12,7 @@ NOT_MEASURED = "not measured"
 
 
 def markdown(record: Record) -> str:
-    """A table a subject, a row for each case of ours: its time, then every peer's with the ratio; the machine.
+    """A table a subject, a row a case of ours: its time, then every peer's with the ratio; the machine.
 
     The subject of a case is the first word of its name: other subjects have other peers.
     """
