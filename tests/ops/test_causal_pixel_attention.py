@@ -228,9 +228,15 @@ def test_operations_are_counted_of_the_pairs_that_are_seen(context, grid):
 
 def test_the_native_kernel_serves_what_it_can(monkeypatch):
     monkeypatch.setattr(native, "attention_pays", lambda dtype: dtype in DTYPES)
-    assert cpu.plan(torch.bfloat16, 64) == "native"
-    assert cpu.plan(torch.bfloat16, 33) == "flash"
-    assert cpu.plan(torch.float16, 64) == "flash"
+    short, long = (16, 16), (64, 64)
+    for dtype in DTYPES:
+        assert cpu.plan(dtype, 64, Raster().window(short)) == "native"
+        assert cpu.plan(dtype, 64, Quadrant().window(long)) == "native"
+        assert cpu.plan(dtype, 33, Raster().window(short)) == "flash"
+    assert cpu.plan(torch.float16, 64, Raster().window(short)) == "flash"
+    assert cpu.plan(torch.bfloat16, 64, Raster().window(long)) == "native"
+    assert cpu.plan(torch.float32, 64, Raster().window(long)) == "flash"
+    assert cpu.plan(torch.float32, 64, Raster(prefix=5).window(long)) == "native"
 
 
 def test_forced_backend_raises_its_reason():

@@ -20,10 +20,24 @@ def refusal(q: Tensor) -> str | None:
     return None
 
 
-def plan(dtype: torch.dtype, width: int) -> str:
+# Pixels of a whole raster in float32 from which on PyTorch's kernel, which goes over its keys in pieces that
+# stay in the caches, is the faster one.
+LONG = 2048
+
+
+def plan(dtype: torch.dtype, width: int, window: Window) -> str:
     """'native' or 'flash': which of the two ways a call goes."""
     # A bf16 pair is the smallest thing that the native kernel reads.
-    return "native" if native.attention_pays(dtype) and width % 2 == 0 else "flash"
+    if not native.attention_pays(dtype) or width % 2:
+        return "flash"
+    long = window.height * window.width >= LONG
+    return "flash" if dtype == torch.float32 and long and _whole_raster(window) else "native"
+
+
+def _whole_raster(window: Window) -> bool:
+    """Whether each pixel sees all before it and none after it: a triangle, which PyTorch knows."""
+    height, width, above, left, right, prefix = window
+    return prefix == 0 and above >= height - 1 and min(left, right) >= width - 1
 
 
 def seen_pairs(window: Window) -> int:
@@ -41,8 +55,7 @@ def seen_pairs(window: Window) -> int:
 
 def _mask(window: Window, dtype: torch.dtype) -> tuple[bool, Tensor | None]:
     """The flash kernel's `is_causal` and `attn_mask` [1, 1, N, N]."""
-    height, width, above, left, right, prefix = window
-    if prefix == 0 and above >= height - 1 and min(left, right) >= width - 1:
+    if _whole_raster(window):
         return True, None
     hidden = ~window.visible()
     return False, torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))[None, None]
@@ -63,13 +76,13 @@ def _attention(
 ) -> tuple[Tensor, Tensor]:
     """The output, and what the backward needs: statistics [B, H, 2, N], or logarithms of sums [B, H, N]."""
     window = Window(height, width, above, left, right, prefix)
-    if plan(q.dtype, q.shape[-1]) == "native":
+    if plan(q.dtype, q.shape[-1], window) == "native":
         out = torch.empty(q.shape, dtype=q.dtype)
-        kept = _kept(q)
+        kept = _kept(q, window)
         native.attention_on_grid(q, k, v, window, scale).forward(out, kept)
         return out, kept
     if q.numel() == 0:
-        return torch.empty(q.shape, dtype=q.dtype), _kept(q)
+        return torch.empty(q.shape, dtype=q.dtype), _kept(q, window)
     causal, mask = _mask(window, q.dtype)
     out, kept = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         *(x.transpose(1, 2) for x in (q, k, v)), 0.0, causal, attn_mask=mask, scale=scale
@@ -77,16 +90,16 @@ def _attention(
     return out.transpose(1, 2).contiguous(), kept.contiguous()
 
 
-def _kept(q: Tensor) -> Tensor:
+def _kept(q: Tensor, window: Window) -> Tensor:
     images, tokens, heads, width = q.shape
-    if plan(q.dtype, width) == "native":
+    if plan(q.dtype, width, window) == "native":
         return q.new_empty(images, heads, 2, tokens, dtype=torch.float32)
     return q.new_empty(images, heads, tokens, dtype=torch.promote_types(q.dtype, torch.float32))
 
 
 @_attention.register_fake
 def _(q, k, v, *numbers):
-    return q.new_empty(q.shape), _kept(q)
+    return q.new_empty(q.shape), _kept(q, Window(*numbers[:6]))
 
 
 @library.custom_op("imagen_fast::causal_pixel_attention_backward_cpu", mutates_args=(), device_types="cpu")
@@ -106,7 +119,7 @@ def _attention_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     window = Window(height, width, above, left, right, prefix)
-    if plan(q.dtype, q.shape[-1]) == "native" or q.numel() == 0:
+    if plan(q.dtype, q.shape[-1], window) == "native" or q.numel() == 0:
         d_q, d_k, d_v = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
         if q.numel():
             native.attention_on_grid(q, k, v, window, scale).backward(d_out, out, kept, (d_q, d_k, d_v))
