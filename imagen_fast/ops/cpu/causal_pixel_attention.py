@@ -21,8 +21,8 @@ def refusal(q: Tensor) -> str | None:
 
 
 # Pixels of a whole raster in float32 from which on PyTorch's kernel, which goes over its keys in pieces that
-# stay in the caches, is the faster one.
-LONG = 2048
+# stay in the caches, is the faster one (measured: as fast at 2,304 pixels, 1.15 times at 4,096).
+LONG = 3072
 
 
 def plan(dtype: torch.dtype, width: int, window: Window) -> str:

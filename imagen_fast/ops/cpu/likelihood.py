@@ -165,8 +165,8 @@ def _scale(ctx, d_total, *_):
         return (None,) * (3 + ctx.rest)
     if not ctx.made:
         raise RuntimeError("the forward was told that nobody would ask for gradients")
-    # As they are where they can be: that saves a copy of what may be the largest tensor. Whoever writes into a
-    # gradient of a graph that is kept hears of it from the next backward, as in all of PyTorch.
+    # As they are where they can be: that saves a copy of what may be the largest tensor. Whoever writes into
+    # a gradient of a graph that is kept hears of it from the next backward, as in all of PyTorch.
     made = ctx.saved_tensors
     if not _is_one(d_total):
         made = tuple(x * d_total for x in made)
