@@ -32,15 +32,25 @@ def poisoned_memory():
     torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
-@pytest.fixture(params=["avx512_bf16", "avx512", "avx2", "portable"])
-def instruction_set(request):
-    """The native kernels as they are on a processor with each of these, so far as this one has it."""
+@pytest.fixture
+def use_instruction_set():
+    """Call it with a name: the native kernels are then as on a processor with no more than that."""
     if not native.available():
         pytest.skip(native.unavailable_because())
     best = native.build_info()["instruction_set"]
-    try:
-        native.use_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
+
+    def use(name):
+        try:
+            native.use_instruction_set(name)
+        except ValueError as error:
+            pytest.skip(str(error))
+
+    yield use
     native.use_instruction_set(best)
+
+
+@pytest.fixture(params=["avx512_bf16", "avx512", "avx2", "portable"])
+def instruction_set(request, use_instruction_set):
+    """Each of them, one after another."""
+    use_instruction_set(request.param)
+    return request.param

@@ -66,17 +66,9 @@ def way(request, monkeypatch):
     """With each instruction set (where float32 is PyTorch's on a portable one), and without our kernel."""
     if request.param == "pytorch":
         monkeypatch.setattr(native, "attention_pays", lambda dtype: False)
-        yield request.param
-        return
-    if not native.available():
-        pytest.skip(native.unavailable_because())
-    best = native.build_info()["instruction_set"]
-    try:
-        native.use_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    native.use_instruction_set(best)
+        return request.param
+    request.getfixturevalue("use_instruction_set")(request.param)
+    return request.param
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)

@@ -5,7 +5,7 @@ import torch
 from torch import library
 from torch.utils.flop_counter import FlopCounterMode
 
-from imagen_fast import native, ops
+from imagen_fast import ops
 from imagen_fast.errors import BackendUnavailable, InvalidInput
 from imagen_fast.ops import Neighbourhood, Quadrant, Raster
 
@@ -24,16 +24,8 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 @pytest.fixture(params=["avx512", "avx2", "portable"], autouse=True)
-def instructions(request):
-    if not native.available():
-        pytest.skip(native.unavailable_because())
-    best = native.build_info()["instruction_set"]
-    try:
-        native.use_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield
-    native.use_instruction_set(best)
+def instructions(request, use_instruction_set):
+    use_instruction_set(request.param)
 
 
 def make_case(grid, dtype, layers=3):

@@ -46,18 +46,10 @@ def way(request, monkeypatch):
     """With our kernel, as each instruction set has it, and without it."""
     if request.param == "pytorch":
         monkeypatch.setattr(native, "attention_pays", lambda dtype: False)
-        yield request.param
-        return
-    if not native.available():
-        pytest.skip(native.unavailable_because())
-    best = native.build_info()["instruction_set"]
-    try:
-        native.use_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
+        return request.param
+    request.getfixturevalue("use_instruction_set")(request.param)
     monkeypatch.setattr(native, "attention_pays", lambda dtype: dtype in (torch.float32, torch.bfloat16))
-    yield request.param
-    native.use_instruction_set(best)
+    return request.param
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
