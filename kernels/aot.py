@@ -7,13 +7,17 @@ prints the table, with what ``cost.py`` and ``chips.py`` derive; ``--markdown`` 
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +173,21 @@ def launches(capability: int) -> Iterator[tuple[str, Launch]]:
                     yield case, launch
 
 
+def compile_all(capability: int) -> list[Report]:
+    """A report for each launch, in their order; every processor compiles its share."""
+    parts = os.cpu_count() or 1
+    shares = [(capability, part, parts) for part in range(parts)]
+    with ProcessPoolExecutor(parts, get_context("spawn")) as pool:
+        numbered = [report for share in pool.map(_compile_share, shares) for report in share]
+    return [report for _, report in sorted(numbered, key=lambda pair: pair[0])]
+
+
+def _compile_share(share: tuple[int, int, int]) -> list[tuple[int, Report]]:
+    capability, first, step = share
+    own = islice(enumerate(launches(capability)), first, None, step)
+    return [(number, compile_for(launch, capability, case)) for number, (case, launch) in own]
+
+
 HEADINGS = (
     *("kernel", "case", "sm", "warps", "registers", "shared, KB", "programs (warps) an SM", "limited by"),
     *("matrix", "own", "MB", "GFLOP", "exp, 1e9", "least time, us"),
@@ -223,7 +242,7 @@ def show(reports: list[Report]) -> None:
 
 
 def main(capabilities: tuple[int, ...], as_json: bool, document: Path | None) -> int:
-    reports = [compile_for(launch, chip, case) for chip in capabilities for case, launch in launches(chip)]
+    reports = [report for chip in capabilities for report in compile_all(chip)]
     if as_json:
         print(json.dumps([asdict(report) for report in reports], indent=1))
     elif document is not None:
