@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import library
 
 from imagen_fast import native
 from imagen_fast.ops.cpu import layer_norm as cpu_layer_norm
@@ -116,6 +117,6 @@ def test_opcheck_and_one_graph(norm):
         pytest.skip("the native module was not built")
     inputs, _ = case(norm, (2, 3, 16), torch.bfloat16)
     inputs = [x.requires_grad_() for x in inputs]
-    torch.library.opcheck(getattr(torch.ops.imagen_fast, f"{norm}_norm_cpu"), (*inputs, EPS))
+    library.opcheck(getattr(torch.ops.imagen_fast, f"{norm}_norm_cpu"), (*inputs, EPS))
     compiled = torch.compile(OURS[norm], fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(*inputs, EPS), OURS[norm](*inputs, EPS))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import library
 
 from imagen_fast import native
 from imagen_fast.ops.quick_gelu import quick_gelu
@@ -65,6 +66,6 @@ def test_opcheck_and_one_graph():
     if not native.available():
         pytest.skip("the native module was not built")
     x = torch.randn(2, 3, 16).bfloat16().requires_grad_()
-    torch.library.opcheck(torch.ops.imagen_fast.quick_gelu_cpu, (x,))
+    library.opcheck(torch.ops.imagen_fast.quick_gelu_cpu, (x,))
     compiled = torch.compile(quick_gelu, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(x), quick_gelu(x))

@@ -1,9 +1,9 @@
-"""x * sigmoid(1.702 x) on the CPU in bf16, as a torch.library operator over the native kernel."""
+"""x * sigmoid(1.702 x) on the CPU in bf16, as an operator of PyTorch over the native kernel."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from imagen_fast import native
 
@@ -19,7 +19,7 @@ def refusal(x: Tensor) -> str | None:
     return _UNAVAILABLE
 
 
-@torch.library.custom_op("imagen_fast::quick_gelu_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op("imagen_fast::quick_gelu_cpu", mutates_args=(), device_types="cpu")
 def quick_gelu(x: Tensor) -> Tensor:
     return native.quick_gelu_forward(x.contiguous())
 
@@ -29,7 +29,7 @@ def _(x):
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op("imagen_fast::quick_gelu_backward_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op("imagen_fast::quick_gelu_backward_cpu", mutates_args=(), device_types="cpu")
 def _backward(d_y: Tensor, x: Tensor) -> Tensor:
     return native.quick_gelu_backward(d_y.contiguous(), x.contiguous())
 

@@ -1,9 +1,9 @@
-"""Root-mean-square normalisation on the CPU in bf16, as a torch.library operator over the native kernel."""
+"""Root-mean-square normalisation on the CPU in bf16, as an operator of PyTorch over the native kernel."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from imagen_fast import native
 
@@ -19,7 +19,7 @@ def refusal(x: Tensor, weight: Tensor) -> str | None:
     return _UNAVAILABLE
 
 
-@torch.library.custom_op("imagen_fast::rms_norm_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op("imagen_fast::rms_norm_cpu", mutates_args=(), device_types="cpu")
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return native.rms_norm_forward(x.contiguous(), weight.contiguous(), eps)
 
@@ -30,7 +30,7 @@ def _(x, weight, eps):
     return x.new_empty(x.shape), x.new_empty(rows, 1, dtype=torch.float32)
 
 
-@torch.library.custom_op("imagen_fast::rms_norm_backward_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op("imagen_fast::rms_norm_backward_cpu", mutates_args=(), device_types="cpu")
 def _backward(
     d_y: Tensor, x: Tensor, weight: Tensor, statistics: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
