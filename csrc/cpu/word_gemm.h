@@ -111,8 +111,8 @@ static inline void in_tiles(std::int64_t rows, Work work) {
 
 // Long sums are made of partial ones, which keeps their rounding errors small.
 constexpr std::int64_t PARTIAL = 128;
-// In `gemm`, where sums run over keys or queries, shorter ones of float words cost next to nothing, and in
-// float32 halve the errors of gradients.
+// In `gemm_tile` shorter ones of float words cost next to nothing, and halve the errors of attention's
+// gradients in float32.
 template <class W>
 constexpr std::int64_t PARTIAL_OF = W::PER_WORD == 1 ? PARTIAL / 4 : PARTIAL;
 

@@ -219,6 +219,11 @@ class Window(NamedTuple):
     right: int
     prefix: int
 
+    @property
+    def all_before(self) -> bool:
+        """Whether each pixel sees every one before it."""
+        return self.above >= self.height - 1 and min(self.left, self.right) >= self.width - 1
+
     def visible(self, device: torch.device | None = None) -> Tensor:
         """[N, N] bool: row i is true where query i sees the key."""
         every = torch.arange(self.height * self.width, device=device)

@@ -68,11 +68,10 @@ class _Slice(NamedTuple):
 def _slices(window: Window, steps: list[Tensor], device: torch.device) -> Iterator[_Slice]:
     """Slots are filled in the order of the steps, so that what a step sees is one slice."""
     order = torch.cat(steps).to(torch.int32)
-    all_before = window.above >= window.height - 1 and min(window.left, window.right) >= window.width - 1
     first = 0
     for step in steps:
         last, low, mask = first + len(step), 0, None
-        if len(step) > 1 or not all_before:
+        if len(step) > 1 or not window.all_before:
             mask = window.sees(order[first:last], order[:last])
             low = int(mask.any(0).int().argmax())
             mask = None if bool(mask[:, low:].all()) else mask[:, low:].contiguous().to(device)

@@ -18,7 +18,7 @@ def test_a_packed_linear_layer(instruction_set, rows, inputs, outputs, with_bias
     wide = None if bias is None else bias.double()
     error = (native.PackedLinear(weight, bias)(x) - linear(x.double(), weight.double(), wide)).abs()
     # A rounding for each term of the longest partial sum, for each of those, and for the bias.
-    roundings = min(inputs, 128) + inputs // 128 + 2
+    roundings = min(inputs, 32) + inputs // 32 + 2
     size = linear(x.double().abs(), weight.double().abs(), None if wide is None else wide.abs())
     assert bool((error <= torch.finfo(torch.float32).eps / 2 * roundings * size).all())
 

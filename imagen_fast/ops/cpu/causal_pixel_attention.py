@@ -36,8 +36,7 @@ def plan(dtype: torch.dtype, width: int, window: Window) -> str:
 
 def _whole_raster(window: Window) -> bool:
     """Whether each pixel sees all before it and none after it: a triangle, which PyTorch knows."""
-    height, width, above, left, right, prefix = window
-    return prefix == 0 and above >= height - 1 and min(left, right) >= width - 1
+    return window.all_before and window.prefix == 0
 
 
 def seen_pairs(window: Window) -> int:
