@@ -5,6 +5,7 @@
 #include <array>
 
 #include "bindings/registers.h"
+#include "bindings/windows.h"
 #include "cpu/causal_keys.h"
 
 namespace py = pybind11;
@@ -38,8 +39,8 @@ struct Causal {
     CausalKeys keys;
     SeenKeys seen = keys.seen();
 
-    Causal(std::array<std::int64_t, 6> w, int dtype)
-        : keys({w[0], w[1], w[2], w[3], w[4], w[5]}, IMAGEN_FAST_BEST_BF16(attention_block)(),
+    Causal(const WindowNumbers& numbers, int dtype)
+        : keys(window(numbers), IMAGEN_FAST_BEST_BF16(attention_block)(),
                IMAGEN_FAST_BEST_BF16(attention_share)(static_cast<DType>(dtype))) {}
 };
 
@@ -58,8 +59,7 @@ Attention causal_problem(const View& q, const View& k, const View& v, const Caus
 void register_attention(py::module_& m) {
     using release = py::call_guard<py::gil_scoped_release>;
     py::class_<Causal>(m, "CausalKeys")
-        .def(py::init<std::array<std::int64_t, 6>, int>(), py::kw_only(), py::arg("window"),
-             py::arg("dtype"));
+        .def(py::init<const WindowNumbers&, int>(), py::kw_only(), py::arg("window"), py::arg("dtype"));
     py::class_<Attention>(m, "Attention")
         .def(py::init(&problem), py::kw_only(), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("queries"),
              py::arg("keys"), py::arg("shape"), py::arg("dtype"), py::arg("scale"))

@@ -1,10 +1,7 @@
 #include "cpu/causal_softmax.h"
 
-#include <pybind11/stl.h>
-
-#include <array>
-
 #include "bindings/registers.h"
+#include "bindings/windows.h"
 
 namespace py = pybind11;
 
@@ -14,11 +11,8 @@ namespace {
 
 // (address, layer stride, row stride)
 using View = std::array<std::int64_t, 3>;
-using Numbers = std::array<std::int64_t, 6>;
 
 ScoreView view(const View& v) { return {pointer<void>(static_cast<Address>(v[0])), v[1], v[2]}; }
-
-Window window(const Numbers& w) { return {w[0], w[1], w[2], w[3], w[4], w[5]}; }
 
 }  // namespace
 
@@ -26,7 +20,7 @@ void register_causal_softmax(py::module_& m) {
     using release = py::call_guard<py::gil_scoped_release>;
     m.def(
         "causal_softmax_forward",
-        [](const Numbers& numbers, std::int64_t layers, int dtype, const View& scores, const View& p,
+        [](const WindowNumbers& numbers, std::int64_t layers, int dtype, const View& scores, const View& p,
            int threads) {
             causal_softmax_forward(window(numbers), layers, static_cast<DType>(dtype), view(scores), view(p),
                                    threads);
@@ -35,7 +29,7 @@ void register_causal_softmax(py::module_& m) {
         py::arg("p"), py::arg("threads"), release());
     m.def(
         "causal_softmax_backward",
-        [](const Numbers& numbers, std::int64_t layers, int dtype, const View& p, const View& d_p,
+        [](const WindowNumbers& numbers, std::int64_t layers, int dtype, const View& p, const View& d_p,
            const View& d_scores, int threads) {
             causal_softmax_backward(window(numbers), layers, static_cast<DType>(dtype), view(p), view(d_p),
                                     view(d_scores), threads);

@@ -1,9 +1,11 @@
 #include "cpu/step_view.h"
 
+#include <pybind11/stl.h>
+
 #include <array>
 
-#include <pybind11/stl.h>
 #include "bindings/registers.h"
+#include "bindings/windows.h"
 
 namespace py = pybind11;
 
@@ -12,10 +14,6 @@ namespace imagen_fast {
 namespace {
 
 using View = std::array<std::int64_t, 4>;  // the address, and the strides of image, row and head
-
-using WindowNumbers = std::array<std::int64_t, 6>;
-
-Window of(const WindowNumbers& n) { return {n[0], n[1], n[2], n[3], n[4], n[5]}; }
 
 StepTokens tokens(const View& view) {
     return {pointer<const float>(static_cast<Address>(view[0])), view[1], view[2], view[3]};
@@ -45,12 +43,12 @@ void register_generation(py::module_& m) {
         py::kw_only(), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("rows"), py::arg("inputs"),
         py::arg("outputs"), py::arg("y"), py::arg("threads"), release());
     m.def(
-        "cache_blocks", [](const WindowNumbers& window) { return cache_blocks(of(window)); },
+        "cache_blocks", [](const WindowNumbers& numbers) { return cache_blocks(window(numbers)); },
         py::arg("window"));
     m.attr("BLOCK_KEYS") = BLOCK_KEYS;
     py::class_<StepView>(m, "StepView")
-        .def(py::init([](const WindowNumbers& window, const std::vector<std::int64_t>& places) {
-                 return StepView(of(window), places);
+        .def(py::init([](const WindowNumbers& numbers, const std::vector<std::int64_t>& places) {
+                 return StepView(window(numbers), places);
              }),
              py::kw_only(), py::arg("window"), py::arg("places"));
     py::class_<StepCache>(m, "StepCache")
