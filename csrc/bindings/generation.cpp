@@ -32,16 +32,22 @@ void register_generation(py::module_& m) {
         },
         py::kw_only(), py::arg("weight"), py::arg("outputs"), py::arg("inputs"), py::arg("packed"),
         release());
-    m.def(
-        "packed_linear",
-        [](Address x, Address weight, Address bias, std::int64_t rows, std::int64_t inputs,
-           std::int64_t outputs, Address y, int threads) {
-            packed_linear({pointer<const float>(x), pointer<const float>(weight), pointer<const float>(bias),
-                           rows, inputs, outputs, pointer<float>(y)},
-                          threads);
-        },
-        py::kw_only(), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("rows"), py::arg("inputs"),
-        py::arg("outputs"), py::arg("y"), py::arg("threads"), release());
+    py::enum_<Activation>(m, "Activation")
+        .value("none", Activation::none)
+        .value("gelu", Activation::gelu)
+        .value("quick_gelu", Activation::quick_gelu);
+    py::class_<LinearLayer>(m, "LinearLayer")
+        .def(py::init([](Address weight, Address bias, std::int64_t inputs, std::int64_t outputs) {
+                 return LinearLayer{pointer<const float>(weight), pointer<const float>(bias), inputs,
+                                    outputs};
+             }),
+             py::kw_only(), py::arg("weight"), py::arg("bias"), py::arg("inputs"), py::arg("outputs"))
+        .def(
+            "__call__",
+            [](const LinearLayer& layer, Address x, std::int64_t rows, Address y, int threads) {
+                packed_linear({layer, pointer<const float>(x), rows, pointer<float>(y)}, threads);
+            },
+            py::kw_only(), py::arg("x"), py::arg("rows"), py::arg("y"), py::arg("threads"), release());
     m.def(
         "cache_blocks", [](const WindowNumbers& numbers) { return cache_blocks(window(numbers)); },
         py::arg("window"));
@@ -66,6 +72,25 @@ void register_generation(py::module_& m) {
             },
             py::kw_only(), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("view"), py::arg("scale"),
             py::arg("out"), py::arg("threads"), release());
+    py::class_<RowNorm>(m, "RowNorm")
+        .def(py::init([](Address weight, Address bias, float eps) {
+                 return RowNorm{pointer<const float>(weight), pointer<const float>(bias), eps};
+             }),
+             py::kw_only(), py::arg("weight"), py::arg("bias"), py::arg("eps"));
+    py::class_<StepBlock>(m, "StepBlock")
+        .def(py::init([](const RowNorm& norm1, const LinearLayer& qkv, const LinearLayer& proj,
+                         const RowNorm& norm2, const LinearLayer& fc1, const LinearLayer& fc2,
+                         Activation activation, const StepCache& cache) {
+                 return StepBlock{norm1, norm2, qkv, proj, fc1, fc2, activation, cache};
+             }),
+             py::kw_only(), py::arg("norm1"), py::arg("qkv"), py::arg("proj"), py::arg("norm2"),
+             py::arg("fc1"), py::arg("fc2"), py::arg("activation"), py::arg("cache"))
+        .def(
+            "__call__",
+            [](const StepBlock& block, Address x, const StepView& view, int threads) {
+                step_block(block, view.step(), pointer<float>(x), threads);
+            },
+            py::kw_only(), py::arg("x"), py::arg("view"), py::arg("threads"), release());
 }
 
 }  // namespace imagen_fast

@@ -1,6 +1,8 @@
 #include "cpu/generation.h"
 
 #include <algorithm>
+#include <cmath>
+#include <memory>
 #include <vector>
 
 #if defined(_OPENMP)
@@ -33,8 +35,8 @@ void pack_weight(const float* weight, std::int64_t out, std::int64_t in, float* 
 
 void packed_linear(const PackedLinear& linear, int threads) {
     const auto panel = IMAGEN_FAST_BEST(packed_linear_panel);
-    const std::int64_t many = panels(linear.out);
-    threads = worth(linear.rows * linear.in * linear.out, threads);
+    const std::int64_t many = panels(linear.layer.out);
+    threads = worth(linear.rows * linear.layer.in * linear.layer.out, threads);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (std::int64_t p = 0; p < many; ++p) panel(linear, p);
 }
@@ -55,6 +57,33 @@ void attend_step(const StepAttention& attention, int threads) {
 #endif
         one(attention, head / cache.heads, head % cache.heads, own);
     }
+}
+
+void step_block(const StepBlock& block, const Step& step, float* x, int threads) {
+    const StepCache& cache = block.cache;
+    const std::int64_t rows = cache.batch * step.tokens, width = cache.heads * cache.width;
+    const std::int64_t wide = std::max(3 * width, block.fc1.out);
+    // New memory is not made zero: all of it is written before it is read.
+    const std::unique_ptr<float[]> memory(new float[static_cast<std::size_t>(rows * (width + wide))]);
+    float *narrow = memory.get(), *spread = narrow + rows * width;
+    const auto normalise_rows = [&](const RowNorm& norm) {
+        const auto normalise = IMAGEN_FAST_BEST(normalise);
+        for (std::int64_t row = 0; row < rows; ++row)
+            normalise(norm, x + row * width, width, narrow + row * width);
+    };
+
+    normalise_rows(block.norm1);
+    packed_linear({block.qkv, narrow, rows, spread}, threads);
+    const auto part = [&](int number) {
+        return StepTokens{spread + number * width, step.tokens * 3 * width, 3 * width, cache.width};
+    };
+    const float scale = 1.0f / std::sqrt(static_cast<float>(cache.width));
+    attend_step({cache, step, part(0), part(1), part(2), scale, narrow}, threads);
+    packed_linear({block.proj, narrow, rows, x, Activation::none, true}, threads);
+
+    normalise_rows(block.norm2);
+    packed_linear({block.fc1, narrow, rows, spread, block.activation}, threads);
+    packed_linear({block.fc2, spread, rows, x, Activation::none, true}, threads);
 }
 
 }  // namespace imagen_fast

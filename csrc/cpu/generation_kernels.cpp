@@ -1,5 +1,8 @@
 // Compiled once per instruction set; see instruction_set.h.
 #include "cpu/generation.h"
+
+#include "cpu/activations.h"
+#include "cpu/norm_row.h"
 #include "cpu/word_gemm.h"
 
 namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET {
@@ -25,6 +28,12 @@ float across(Floats x, Fold fold) {
 // them.
 constexpr std::int64_t GROUP_BLOCK = GROUP * BLOCK_KEYS;
 
+// The keys of two blocks lie side by side.
+constexpr std::int64_t KEYS_ROW = 2 * BLOCK_KEYS;
+std::int64_t keys_at(std::int64_t block, std::int64_t width) {
+    return block / 2 * width * KEYS_ROW + block % 2 * BLOCK_KEYS;
+}
+
 // Scores of some tokens of a group and all that it sees; the largest of each lane so far.
 template <int ROWS>
 void score(float* scores, Floats* most, const float* queries, const float* keys, std::int64_t width,
@@ -39,12 +48,12 @@ void score(float* scores, Floats* most, const float* queries, const float* keys,
         for (int l = 0; l < 2; ++l) {
             const std::int64_t at = (r + l) % REGISTERS * LANES;
             const SeenBlock& block = seen.first[(r + l) / REGISTERS];
-            from[l] = words(keys) + block.number * width * BLOCK_KEYS + at;
+            from[l] = words(keys) + keys_at(block.number, width) + at;
             to[l] = scores + (r + l) / REGISTERS * GROUP_BLOCK + at;
             see[l] = block.masks < 0 ? ~Bits{} : read<Bits>(masks + block.masks + at) >> first;
         }
         const auto tile = multiply_add<FloatWords>(Tile<ROWS, 2>{}, {words(queries), 1, GROUP}, from[0],
-                                                   BLOCK_KEYS, width, from[1] - from[0]);
+                                                   KEYS_ROW, width, from[1] - from[0]);
         for (int i = 0; i < ROWS; ++i)
             for (int l = 0; l < 2; ++l) {
                 const Floats x = (see[l] & (1u << i)) != 0 ? tile.sum[i][l] * scale : all(UNSEEN);
@@ -94,24 +103,36 @@ void weigh(float* result, std::int64_t result_row, const float* weights, const f
 }  // namespace
 
 void packed_linear_panel(const PackedLinear& linear, std::int64_t panel) {
-    const Word* weight = words(linear.weight) + panel * linear.in * PANEL;
+    const LinearLayer& layer = linear.layer;
+    const Word* weight = words(layer.weight) + panel * layer.in * PANEL;
     in_tiles(linear.rows, [&](auto many, std::int64_t r) {
-        const WordMatrix x{words(linear.x) + r * linear.in, linear.in, 1};
+        const WordMatrix x{words(linear.x) + r * layer.in, layer.in, 1};
         for (std::int64_t at = 0; at < PANEL; at += STEP) {
             const std::int64_t column = panel * PANEL + at;
-            if (column >= linear.out) return;
+            if (column >= layer.out) return;
             float sums[TILE_ROWS * STEP];
-            gemm_tile<FloatWords, many, 2>(sums, STEP, x, weight + at, PANEL, linear.in, false);
+            gemm_tile<FloatWords, many, 2>(sums, STEP, x, weight + at, PANEL, layer.in, false);
             for (int i = 0; i < many; ++i)
                 for (int l = 0; l < STEP; l += LANES) {
-                    const std::int64_t left = linear.out - column - l;
+                    const std::int64_t left = layer.out - column - l;
                     if (left <= 0) break;
                     Floats y = load(sums + i * STEP + l);
-                    if (linear.bias) y += load(linear.bias + column + l, left);
-                    store(linear.y + (r + i) * linear.out + column + l, y, left);
+                    if (layer.bias) y += load(layer.bias + column + l, left);
+                    if (linear.activation == Activation::gelu) y = gelu(y);
+                    if (linear.activation == Activation::quick_gelu) y = quick_gelu<7>(y);
+                    float* to = linear.y + (r + i) * layer.out + column + l;
+                    if (linear.add) y += load(to, left);
+                    store(to, y, left);
                 }
         }
     });
+}
+
+void normalise(const RowNorm& norm, const float* x, std::int64_t width, float* y) {
+    if (norm.bias)
+        normalise_row<true>(x, norm.weight, norm.bias, width, norm.eps, y);
+    else
+        normalise_row<false>(x, norm.weight, norm.bias, width, norm.eps, y);
 }
 
 std::int64_t attend_step_workspace(const StepAttention& attention) {
@@ -131,8 +152,8 @@ void attend_step_one(const StepAttention& attention, std::int64_t image, std::in
     };
     for (std::int64_t i = 0; i < step.tokens; ++i) {
         const std::int64_t slot = step.slots[i];
-        float* key = keys + slot / BLOCK_KEYS * width * BLOCK_KEYS + slot % BLOCK_KEYS;
-        for (std::int64_t d = 0; d < width; ++d) key[d * BLOCK_KEYS] = row(attention.k, i)[d];
+        float* key = keys + keys_at(slot / BLOCK_KEYS, width) + slot % BLOCK_KEYS;
+        for (std::int64_t d = 0; d < width; ++d) key[d * KEYS_ROW] = row(attention.k, i)[d];
         std::copy_n(row(attention.v, i), width, values + slot * padded);
     }
     float* queries = workspace;

@@ -2,9 +2,7 @@
 // rows were a quarter faster, long ones half slower.
 #include "cpu/layer_norm.h"
 
-#include <cmath>
-
-#include "cpu/lanes.h"
+#include "cpu/norm_row.h"
 
 namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET {
 
@@ -12,29 +10,12 @@ namespace {
 
 template <bool CENTRED>
 inline void forward(const LayerNorm& norm, std::int64_t row, BFloat16* y, float* statistics) {
-    const std::int64_t width = norm.width;
-    const float share = 1.0f / static_cast<float>(width);
-    const BFloat16* x = norm.x + row * width;
-    float mean = 0;
-    if (CENTRED) {
-        Floats sum{};
-        for_lanes(width, [&](std::int64_t i, auto n) { sum += load(x + i, n); });
-        mean = total(sum) * share;
-    }
-    Floats squares{};
-    for_lanes(width, [&](std::int64_t i, auto n) {
-        const Floats centred = first_of(load(x + i, n) - mean, n);
-        squares += centred * centred;
-    });
-    const float inverse = 1.0f / std::sqrt(total(squares) * share + norm.eps);
-    for_lanes(width, [&](std::int64_t i, auto n) {
-        Floats value = (load(x + i, n) - mean) * inverse * load(norm.weight + i, n);
-        if (CENTRED) value += load(norm.bias + i, n);
-        store(y + row * width + i, value, n);
-    });
+    const std::int64_t at = row * norm.width;
+    const auto found =
+        normalise_row<CENTRED>(norm.x + at, norm.weight, norm.bias, norm.width, norm.eps, y + at);
     statistics += row * statistics_of_row(norm);
-    statistics[0] = inverse;
-    if (CENTRED) statistics[1] = mean;
+    statistics[0] = found.inverse;
+    if (CENTRED) statistics[1] = found.mean;
 }
 
 template <bool CENTRED>

@@ -66,7 +66,7 @@ Box around(const Pixel* pixels, std::int64_t count) {
 
 std::int64_t cache_blocks(const Window& window) {
     const Blocks grid(window);
-    return grid.down() * grid.across();
+    return (grid.down() * grid.across() + 1) / 2 * 2;
 }
 
 StepView::StepView(const Window& window, const std::vector<std::int64_t>& places) : group_blocks_{0} {

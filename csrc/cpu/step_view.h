@@ -12,7 +12,7 @@
 
 namespace imagen_fast {
 
-// The blocks of a grid.
+// The blocks of a grid, made even.
 std::int64_t cache_blocks(const Window& window);
 
 class StepView {

@@ -121,6 +121,7 @@ class Block(nn.Module):
         activation: ActivationName = "gelu",
     ) -> None:
         super().__init__()
+        self.activation = activation
         self.norm1 = NORMS[norm](dim, eps=eps)
         self.attn = Attention(dim, heads)
         self.norm2 = NORMS[norm](dim, eps=eps)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,7 @@ from imagen_fast.models.layers import Block
 from imagen_fast.models.pixel_config import PixelConfig
 from imagen_fast.models.pixel_transformer import PixelTransformer
 from imagen_fast.ops import Raster
-from imagen_fast.ops.contexts import Window
-from imagen_fast.ops.generation import cache_like, few_rows_linear, step_views
+from imagen_fast.ops.generation import Layer, Norm, PreNormBlock, few_rows_linear, step_block, step_views
 
 
 @dataclass(frozen=True)
@@ -84,20 +82,11 @@ def steps(config: PixelConfig, known: int = 0, one_by_one: bool = False) -> Iter
     yield from rest[time.argsort(stable=True)].split(time.unique(return_counts=True)[1].tolist())
 
 
-class _StepBlock:
-    """A block for a few tokens at a time, and what it remembers of the earlier ones."""
-
-    def __init__(self, block: Block, batch: int, window: Window) -> None:
-        self.block, self.heads = block, block.attn.heads
-        layers = (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2)
-        self.qkv, self.proj, self.fc1, self.fc2 = (few_rows_linear(x.weight, x.bias) for x in layers)
-        weight = block.attn.proj.weight
-        self.cache = cache_like(weight, batch, window, self.heads, len(weight) // self.heads)
-
-    def __call__(self, x: Tensor, view: Any) -> Tensor:
-        q, k, v = self.qkv(self.block.norm1(x)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        x = x + self.proj(self.cache.attend(q, k, v, view).flatten(-2))
-        return x + self.fc2(self.block.mlp.act(self.fc1(self.block.norm2(x))))
+def _weights(block: Block) -> PreNormBlock:
+    attention, mlp = block.attn, block.mlp
+    norm1, norm2 = (Norm(x.weight, getattr(x, "bias", None), x.eps) for x in (block.norm1, block.norm2))
+    qkv, proj, fc1, fc2 = (Layer(x.weight, x.bias) for x in (attention.qkv, attention.proj, mlp.fc1, mlp.fc2))
+    return PreNormBlock(norm1, qkv, proj, norm2, fc1, fc2, attention.heads, block.activation)
 
 
 class Generation:
@@ -130,7 +119,7 @@ class Generation:
         self.parts = weight.new_zeros(batch, config.tokens + 1, kinds, dim)
         self.parts[:, -1] = model.embed.start
         self.parts[:, :known] = model.embed.embed(self.values[:, :known])
-        self.blocks = [_StepBlock(block, batch, window) for block in model.blocks]  # type: ignore[arg-type]
+        self.blocks = [step_block(_weights(block), batch, window) for block in model.blocks]  # type: ignore[arg-type]
         head = model.head
         self.spread = few_rows_linear(head.spread.weight, head.spread.bias) if head.values > 1 else None
         self.project = few_rows_linear(head.project.weight, head.project.bias)

@@ -16,7 +16,7 @@ from imagen_fast.native.features import (
     unavailable_because,
     use_instruction_set,
 )
-from imagen_fast.native.generation import PackedLinear, StepCache, StepView
+from imagen_fast.native.generation import PackedLinear, StepBlock, StepCache, StepView
 from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
 from imagen_fast.native.layer_norm import (
     layer_norm_backward,
@@ -34,6 +34,7 @@ __all__ = [
     "JpegError",
     "PackedLinear",
     "PixelLikelihood",
+    "StepBlock",
     "StepCache",
     "StepView",
     "adamw_step",

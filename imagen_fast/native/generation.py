@@ -1,6 +1,8 @@
-"""Linear layers for few rows, and attention to what is kept of earlier tokens: see csrc/cpu/generation.h."""
+"""What is computed a few tokens at a time, while an image is generated: see csrc/cpu/generation.h."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ class PackedLinear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.outputs, self.inputs = weight.shape
-        self._bias = None if bias is None else bias.detach().float().contiguous().clone()
+        self._bias = None if bias is None else _copied(bias)
         self._packed = torch.empty(library.cpu().packed_size(self.outputs, self.inputs), dtype=torch.float32)
         wide = weight.detach().float().contiguous()
         library.cpu().pack_weight(
@@ -28,6 +30,12 @@ class PackedLinear:
             inputs=self.inputs,
             packed=self._packed.data_ptr(),
         )
+        self.layer = library.cpu().LinearLayer(
+            weight=self._packed.data_ptr(),
+            bias=_address(self._bias),
+            inputs=self.inputs,
+            outputs=self.outputs,
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]"""
@@ -35,17 +43,21 @@ class PackedLinear:
             raise InvalidInput(f"x must have {self.inputs} values a row, not {x.shape[-1]}")
         x = x.contiguous()
         y = torch.empty(*x.shape[:-1], self.outputs, dtype=torch.float32)
-        library.cpu().packed_linear(
+        self.layer(
             x=dense("x", x, None, torch.float32),
-            weight=self._packed.data_ptr(),
-            bias=0 if self._bias is None else self._bias.data_ptr(),
             rows=x.numel() // max(self.inputs, 1),
-            inputs=self.inputs,
-            outputs=self.outputs,
             y=y.data_ptr(),
             threads=library.threads(),
         )
         return y
+
+
+def _copied(x: Tensor) -> Tensor:
+    return x.detach().float().contiguous().clone()
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
 
 
 class StepView:
@@ -68,13 +80,13 @@ class StepCache:
     def __init__(self, batch: int, window: WindowNumbers, heads: int, width: int) -> None:
         cpu = library.cpu()
         blocks = cpu.cache_blocks(window)
-        self._window = window
-        self._shape = (batch, heads, width, blocks)
+        self.window = window
+        self.shape = (batch, heads, width, blocks)
         padded = -(-width // cpu.PANEL) * cpu.PANEL
-        self._keys = torch.zeros(batch, heads, blocks, width, cpu.BLOCK_KEYS, dtype=torch.float32)
+        self._keys = torch.zeros(batch, heads, blocks // 2, width, 2, cpu.BLOCK_KEYS, dtype=torch.float32)
         self._values = torch.zeros(batch, heads, blocks, cpu.BLOCK_KEYS, padded, dtype=torch.float32)
-        self._cache = cpu.StepCache(
-            keys=self._keys.data_ptr(), values=self._values.data_ptr(), shape=self._shape
+        self.cache = cpu.StepCache(
+            keys=self._keys.data_ptr(), values=self._values.data_ptr(), shape=self.shape
         )
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, view: StepView) -> Tensor:
@@ -82,15 +94,14 @@ class StepCache:
 
         q, k, v: [batch, m, heads, width] with a dense last dimension.
         """
-        batch, heads, width, _ = self._shape
+        batch, heads, width, _ = self.shape
         wanted = (batch, view.tokens, heads, width)
         for name, x in (("q", q), ("k", k), ("v", v)):
             if tuple(x.shape) != wanted or x.dtype != torch.float32 or x.stride(-1) != 1:
                 raise InvalidInput(f"{name} must be float32 {list(wanted)} with a dense last dimension")
-        if view.window != self._window:
-            raise InvalidInput(f"the view is of {view.window}, the cache of {self._window}")
+        self.check(view)
         out = torch.empty(wanted, dtype=torch.float32)
-        self._cache.attend(
+        self.cache.attend(
             **{name: (x.data_ptr(), *x.stride()[:3]) for name, x in (("q", q), ("k", k), ("v", v))},
             view=view.seen,
             scale=width**-0.5,
@@ -98,3 +109,73 @@ class StepCache:
             threads=library.threads(),
         )
         return out
+
+    def check(self, view: StepView) -> None:
+        if view.window != self.window:
+            raise InvalidInput(f"the view is of {view.window}, the cache of {self.window}")
+
+
+class StepBlock:
+    """A pre-norm transformer block for the tokens of a step: see `ops.generation.PreNormBlock`.
+
+    Weights are copied as they are now.
+
+    Args:
+        norm1, norm2: weight [E], bias [E] or None (root mean square), epsilon.
+        qkv, proj, fc1, fc2: packed; E -> 3 E, E -> E, E -> F and F -> E.
+        cache: of E = heads * width.
+    """
+
+    def __init__(
+        self,
+        *,
+        norm1: tuple[Tensor, Tensor | None, float],
+        qkv: PackedLinear,
+        proj: PackedLinear,
+        norm2: tuple[Tensor, Tensor | None, float],
+        fc1: PackedLinear,
+        fc2: PackedLinear,
+        activation: Literal["gelu", "quick_gelu"],
+        cache: StepCache,
+    ) -> None:
+        cpu = library.cpu()
+        self._cache = cache
+        batch, heads, width, _ = cache.shape
+        self._batch, self._dim = batch, heads * width
+        hidden = fc1.outputs
+        layers = {"qkv": qkv, "proj": proj, "fc1": fc1, "fc2": fc2}
+        wanted = {
+            "qkv": (self._dim, 3 * self._dim),
+            "proj": (self._dim, self._dim),
+            "fc1": (self._dim, hidden),
+            "fc2": (hidden, self._dim),
+        }
+        for name, layer in layers.items():
+            if (layer.inputs, layer.outputs) != wanted[name]:
+                raise InvalidInput(
+                    f"{name} must make {wanted[name][1]} values of {wanted[name][0]}, "
+                    f"not {layer.outputs} of {layer.inputs}"
+                )
+        norms = {}
+        self._alive: list[object] = list(layers.values())
+        for name, (weight, bias, eps) in {"norm1": norm1, "norm2": norm2}.items():
+            kept = [None if x is None else _copied(x) for x in (weight, bias)]
+            if any(x is not None and tuple(x.shape) != (self._dim,) for x in kept):
+                raise InvalidInput(f"{name} must have [{self._dim}] weights")
+            norms[name] = cpu.RowNorm(weight=_address(kept[0]), bias=_address(kept[1]), eps=eps)
+            self._alive += kept
+        self._block = cpu.StepBlock(
+            **norms,
+            **{name: layer.layer for name, layer in layers.items()},
+            activation=getattr(cpu.Activation, activation),
+            cache=cache.cache,
+        )
+
+    def __call__(self, x: Tensor, view: StepView) -> Tensor:
+        """[batch, m, E] of the view's pixels -> as much; x is overwritten."""
+        wanted = (self._batch, view.tokens, self._dim)
+        self._cache.check(view)
+        if tuple(x.shape) != wanted:
+            raise InvalidInput(f"x must be {list(wanted)}, not {list(x.shape)}")
+        self._block(x=dense("x", x, None, torch.float32), view=view.seen, threads=library.threads())
+        return x

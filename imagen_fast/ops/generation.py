@@ -8,31 +8,59 @@ differently in another batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
 from imagen_fast.ops.contexts import Window
 from imagen_fast.ops.cpu import generation as cpu
+from imagen_fast.ops.layer_norm import layer_norm
+from imagen_fast.ops.quick_gelu import quick_gelu
+from imagen_fast.ops.rms_norm import rms_norm
 
 
-class Cache(Protocol):
-    """Keys and values of the tokens so far."""
+class Norm(NamedTuple):
+    """Layer normalisation over the last dimension; without a bias, root-mean-square normalisation."""
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, view: Any) -> Tensor:
-        """Keep k and v [B, m, H, D] of a step; attention of q to what the `view` of it sees: [B, m, H, D].
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
 
-        `view` is one of `step_views` for such a cache.
-        """
-        ...
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.bias is None:
+            return rms_norm(x, self.weight, self.eps)
+        return layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class Layer(NamedTuple):
+    """A linear layer: weight [out, in] and bias [out]."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class PreNormBlock:
+    """The weights of x + proj(attention(qkv(norm1(x)))) =: y, and y + fc2(activation(fc1(norm2(y))))."""
+
+    norm1: Norm
+    qkv: Layer
+    proj: Layer
+    norm2: Norm
+    fc1: Layer
+    fc2: Layer
+    heads: int
+    activation: Literal["gelu", "quick_gelu"]
 
 
 def few_rows_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     """x weight^T + bias of [..., in], with what can be done once for these weights done once."""
     if cpu.serves(weight):
         return cpu.PackedLinear(weight, bias)
-    return lambda x: torch.nn.functional.linear(x, weight, bias)
+    return lambda x: linear(x, weight, bias)
 
 
 def step_views(like: Tensor, window: Window, steps: list[Tensor]) -> Sequence[Any]:
@@ -46,11 +74,20 @@ def step_views(like: Tensor, window: Window, steps: list[Tensor]) -> Sequence[An
     return list(_slices(window, steps, like.device))
 
 
-def cache_like(x: Tensor, batch: int, window: Window, heads: int, width: int) -> Cache:
-    """An empty cache in the type of `x`, where it is."""
-    if cpu.serves(x):
-        return cpu.StepCache(batch, window, heads, width)
-    return _TorchCache(x, (batch, window.height * window.width, heads, width))
+def step_block(block: PreNormBlock, batch: int, window: Window) -> Callable[[Tensor, Any], Tensor]:
+    """A block for the tokens of a step [B, m, E], which remembers the keys and values of earlier ones.
+
+    It is called with the tokens, which it may overwrite, and one of `step_views`.
+    """
+    if not cpu.serves(block.qkv.weight):
+        return _TorchBlock(block, batch, window)
+    return cpu.StepBlock(
+        **{name: cpu.PackedLinear(*getattr(block, name)) for name in ("qkv", "proj", "fc1", "fc2")},
+        norm1=block.norm1,
+        norm2=block.norm2,
+        activation=block.activation,
+        cache=cpu.StepCache(batch, window, block.heads, len(block.proj.weight) // block.heads),
+    )
 
 
 class _Slice(NamedTuple):
@@ -79,13 +116,23 @@ def _slices(window: Window, steps: list[Tensor], device: torch.device) -> Iterat
         first = last
 
 
-class _TorchCache:
-    def __init__(self, like: Tensor, shape: tuple[int, int, int, int]) -> None:
-        self._keys, self._values = like.new_zeros(shape), like.new_zeros(shape)
+class _TorchBlock:
+    def __init__(self, block: PreNormBlock, batch: int, window: Window) -> None:
+        self._block = block
+        weight = block.proj.weight
+        shape = (batch, window.height * window.width, block.heads, len(weight) // block.heads)
+        self._keys, self._values = weight.new_zeros(shape), weight.new_zeros(shape)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, view: _Slice) -> Tensor:
+    def __call__(self, x: Tensor, view: _Slice) -> Tensor:
+        block = self._block
+        q, k, v = linear(block.norm1(x), *block.qkv).unflatten(-1, (3, block.heads, -1)).unbind(-3)
+        x = x + linear(self._attend(q, k, v, view).flatten(-2), *block.proj)
+        activation = gelu if block.activation == "gelu" else quick_gelu
+        return x + linear(activation(linear(block.norm2(x), *block.fc1)), *block.fc2)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, view: _Slice) -> Tensor:
         first, last, low, mask = view
         self._keys[:, first:last] = k
         self._values[:, first:last] = v
         q, k, v = (x.transpose(1, 2) for x in (q, self._keys[:, low:last], self._values[:, low:last]))
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from imagen_fast import native
-from imagen_fast.native import PackedLinear, StepCache, StepView
+from imagen_fast.native import PackedLinear, StepBlock, StepCache, StepView
 
-__all__ = ["PackedLinear", "StepCache", "StepView", "serves"]
+__all__ = ["PackedLinear", "StepBlock", "StepCache", "StepView", "serves"]
 
 _UNAVAILABLE = native.unavailable_because()
 
