@@ -111,8 +111,11 @@ class Generation:
         self.steps = list(steps(config, known, one_by_one))
         window = config.attended.window(config.grid)
         self.views = step_views(model.pos_embed, window, self.steps)
+        order, sizes = torch.cat(self.steps), [len(step) for step in self.steps]
+        # Of every step at once: a step is short, and each operation of it counts.
+        self.positions = model.pos_embed[:, order].split(sizes, 1)
+        self.sources = model.embed.sources(device)[:, order].split(sizes, 1)
         self.steps = [step.to(device) for step in self.steps]
-        self.sources = model.embed.sources(device)
         batch, weight = len(values), model.pos_embed
         kinds, dim = model.embed.start.shape
         # What each place is to its neighbours; the last row stands for places outside of the image.
@@ -126,12 +129,11 @@ class Generation:
 
     def tokens(self, step: int) -> Tensor:
         """The model's output [B, m, E] for the places of a step, once all steps before it are known."""
-        places, view = self.steps[step], self.views[step]
-        x = self.model.pos_embed[:, places]
-        for kind, source in enumerate(self.sources):
-            x = x + self.parts[:, source[places], kind]
+        x = self.positions[step]
+        for kind, source in enumerate(self.sources[step]):
+            x = x + self.parts[:, source, kind]
         for block in self.blocks:
-            x = block(x, view)
+            x = block(x, self.views[step])
         return self.model.norm(x)
 
     def draw(self, tokens: Tensor, uniform: Tensor, choice: Choice) -> Tensor:

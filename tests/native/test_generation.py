@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
@@ -7,6 +9,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from imagen_fast import native
 from imagen_fast.errors import InvalidInput
 from imagen_fast.ops import Neighbourhood, Quadrant, Raster
+from imagen_fast.ops.generation import Layer, Norm, PreNormBlock, step_block, step_views
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 7, 8, 9, 33])
@@ -101,6 +104,89 @@ def test_no_number_of_threads_changes_a_bit(thread_count):
     assert torch.equal(made[0], made[2])
 
 
+def block(norm, activation, heads=2, width=12, hidden=50, dtype=torch.float32):
+    torch.manual_seed(0)
+    dim = heads * width
+
+    def normal(*shape):
+        return torch.randn(shape).to(dtype)
+
+    def layer(outputs, inputs):
+        return Layer(normal(outputs, inputs) / inputs**0.5, normal(outputs))
+
+    def norm_of():
+        return Norm(1 + normal(dim) / 4, normal(dim) if norm == "layer" else None, 1e-5)
+
+    return PreNormBlock(
+        norm_of(),
+        layer(3 * dim, dim),
+        layer(dim, dim),
+        norm_of(),
+        layer(hidden, dim),
+        layer(dim, hidden),
+        heads,
+        activation,
+    )
+
+
+def blocks_output(weights, window, x, steps):
+    run = step_block(weights, len(x), window)
+    views = step_views(x, window, steps)
+    out = torch.full_like(x, torch.nan)
+    for places, view in zip(steps, views, strict=True):
+        out[:, places] = run(x[:, places], view)
+    return out
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=list(WINDOWS))
+def test_a_block(instruction_set, window, norm, activation, poisoned_memory):
+    """As PyTorch computes it in float64, which no native kernel takes, to float32's roundings."""
+    x = 3 * torch.randn(2, window.height * window.width, 24)
+    steps = [places for places in in_steps(window) if len(places)]
+    exact = blocks_output(block(norm, activation, dtype=torch.float64), window, x.double(), steps)
+    error = blocks_output(block(norm, activation), window, x, steps) - exact
+    assert float(error.abs().max()) < 20 * torch.finfo(torch.float32).eps * float(exact.abs().max())
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_an_activation(instruction_set, activation):
+    """Of values of every size, each to its own precision: a block in which nothing else happens."""
+    small = torch.logspace(-30, 0, 41)
+    values = torch.cat([torch.linspace(-12, 12, 241), small, -small])
+    dim = len(values)
+    nothing, norm = Layer(torch.zeros(dim, dim), None), Norm(torch.ones(dim), None, 1e-5)
+    weights = PreNormBlock(
+        norm,
+        Layer(torch.zeros(3 * dim, dim), None),
+        nothing,
+        norm,
+        nothing._replace(bias=values),
+        Layer(torch.eye(dim), None),
+        1,
+        activation,
+    )
+    window, first = Raster().window((1, 1)), torch.tensor([0])
+    made = blocks_output(weights, window, torch.zeros(1, 1, dim), [first]).double().flatten()
+    x = values.double()
+    # Not PyTorch's GELU, which is 0 where 1 + erf(x / sqrt(2)) is.
+    exact = x / 2 * torch.erfc(-x / 2**0.5) if activation == "gelu" else x * torch.sigmoid(1.702 * x)
+    # Of an exponential the error grows with what it is taken of.
+    assert bool(((made - exact).abs() <= torch.finfo(torch.float32).eps * (8 + x**2) * exact.abs()).all())
+
+
+def test_a_block_computes_each_token_by_itself(instruction_set):
+    weights, window = block("layer", "gelu"), WINDOWS["quadrant"]
+    x, steps = torch.randn(5, window.height * window.width, 24), in_steps(window)
+    together = blocks_output(weights, window, x, steps)
+    for image in range(5):
+        assert torch.equal(blocks_output(weights, window, x[image : image + 1], steps)[0], together[image])
+    first, *rest = steps
+    one_by_one = [first, *torch.cat(rest).split(1)]
+    assert torch.equal(blocks_output(weights, window, x, one_by_one), together)
+
+
 def test_bad_input():
     window = Quadrant().window((2, 2))
     cache, view = native.StepCache(1, window, 2, 8), native.StepView(window, torch.tensor([1, 2]))
@@ -113,3 +199,11 @@ def test_bad_input():
         cache.attend(x, x, x, native.StepView(Quadrant().window((3, 2)), torch.tensor([1, 2])))
     with pytest.raises(InvalidInput, match="x must have 8 values a row, not 3"):
         native.PackedLinear(torch.zeros(2, 8), None)(torch.zeros(1, 3))
+    weights = block("layer", "gelu", heads=2, width=8)
+    run, place = step_block(weights, 1, window), native.StepView(window, torch.tensor([1]))
+    with pytest.raises(InvalidInput, match=r"x must be \[1, 1, 16\], not \[1, 2, 16\]"):
+        run(torch.zeros(1, 2, 16), place)
+    with pytest.raises(InvalidInput, match="proj must make 16 values of 16, not 16 of 3"):
+        step_block(replace(weights, proj=Layer(torch.zeros(16, 3), None)), 1, window)
+    with pytest.raises(InvalidInput, match=r"norm2 must have \[16\] weights"):
+        step_block(replace(weights, norm2=Norm(torch.ones(3), None, 1e-5)), 1, window)
