@@ -222,10 +222,10 @@ def markdown(reports: list[Report]) -> str:
 
 
 def _in_document(report: Report) -> bool:
-    """The attention kernels; of those with options, both at once at the commonest width."""
+    """Attention's kernels, causal ones too; of those with options, both at once at the commonest width."""
     optional = "rotary" in report.case or "bias" in report.case
     both = "rotary bias" in report.case and "D=64 bfloat16" in report.case
-    return report.kernel.startswith("attention") and (both or not optional)
+    return report.kernel.startswith(("attention", "causal")) and (both or not optional)
 
 
 def show(reports: list[Report]) -> None:

@@ -8,10 +8,10 @@ Gaussian around it, then smoothed: see ``imagen_fast.ops.functional.pixel_cross_
 their sources. Logits, statistics and losses are fp32, sums of losses float64. Rows that do not count are
 never read.
 
-The sum of the losses makes its own gradients in the same pass over ``hidden`` when they will be asked for:
-unscaled, so that the backward only multiplies them by the gradient that comes in. The losses of rows save log
-Z (4 bytes a row), and their backward makes the logits again. The weight's gradient is added up in one order:
-bit for bit the same each time.
+The sum of the losses makes its own gradients in the same pass over ``hidden`` when they will be asked for,
+those of the mean where that is wanted; the backward only multiplies them by the gradient that comes in. The
+losses of rows save log Z (4 bytes a row), and their backward makes the logits again. The weight's gradient is
+added up in one order: bit for bit the same each time.
 
 - Up to 256 levels with E up to 64, or 128 with E up to 128 (half types): the weight, and its gradient, stay
   on the chip, and nothing is in memory but what goes in and comes out. A pass with gradients moves 2 R E
@@ -72,8 +72,7 @@ def pixel_cross_entropy(
 ) -> Tensor:
     """`factor` times the sum of the losses, float32; where it is None, the loss of each row [G, M]."""
     options = (label_smoothing, z_loss, sigma)
-    loss = _likelihood(hidden, weight, bias, target, keep, ignore_index, options, factor is not None)
-    return loss if factor is None else loss * factor
+    return _likelihood(hidden, weight, bias, target, keep, ignore_index, options, factor)
 
 
 _likelihood = predicted_ops.register(
@@ -98,7 +97,8 @@ def aot_launches() -> Iterator[tuple[str, Callable[[], Any]]]:
         return rows_of(hidden, meta(levels, width, dtype=dtype), bias, target, keep, -100)
 
     def summed(rows: Rows, options: tuple[float, ...], trained: bool) -> None:
-        run_sum(rows, options, asked(rows, trained, trained))
+        factor = meta(dtype=torch.float32) if trained else None
+        run_sum(rows, options, asked(rows, trained, trained), factor)
 
     def by_row(rows: Rows, options: tuple[float, ...]) -> None:
         losses, log_z = run_rows(rows, options)

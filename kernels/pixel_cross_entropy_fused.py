@@ -5,8 +5,8 @@ the weight's gradient stays in its registers until the end: one partial sum a pr
 afterwards.
 
 What the kernel makes is what it is given room for: losses of rows, or a partial sum a program; the
-log-normaliser; the gradients, of the sum of the losses or, with ``d_losses`` and the saved log-normaliser, of
-weighted ones.
+log-normaliser; the gradients, of ``d_sum`` times the sum of the losses or, with ``d_losses`` and the saved
+log-normaliser, of weighted ones.
 """
 
 import triton
@@ -18,12 +18,12 @@ from imagen_fast.kernels.pixel_cross_entropy_logits import (
     softmax,
     wanted_logit,
 )
-from imagen_fast.kernels.predicted_rows import load_rows
+from imagen_fast.kernels.predicted_rows import d_loss_at, load_rows
 
 
 @triton.jit
 def cross_entropy_fused(
-    hidden, weight, bias, target, keep, d_losses, log_z_saved, norms,
+    hidden, weight, bias, target, keep, d_losses, d_sum, log_z_saved, norms,
     losses, log_z_made, sums, d_hidden, d_weight, d_bias,
     rows, length, hidden_group, hidden_row, target_group, target_row, keep_group, keep_row,
     ignored, smoothing, z_loss, sharpness,
@@ -38,6 +38,8 @@ def cross_entropy_fused(
         b = tl.load(bias + level, mask=level < V, other=float("-inf")).to(tl.float32)
     elif V != BLOCK_V:
         b = tl.where(level < V, 0.0, float("-inf"))
+    if d_sum is not None:  # read here: within the loop it would spill on Hopper, with all options
+        d_sum = tl.load(d_sum)
     if sums is not None:  # in float64: the losses of a large batch outgrow fp32's digits
         total = tl.zeros((), tl.float64)
     if d_weight is not None:
@@ -82,10 +84,7 @@ def cross_entropy_fused(
                 tl.store(losses + row, loss, mask=exists)
                 tl.store(log_z_made + row, log_z, mask=exists)
         if d_hidden is not None or d_weight is not None:
-            if d_losses is None:
-                d_loss = tl.where(counts, 1.0, 0.0)
-            else:
-                d_loss = tl.load(d_losses + row, mask=counts, other=0.0)
+            d_loss = d_loss_at(row, counts, d_losses, d_sum)
             g = logit_gradient(p, factor, log_z, level, y, d_loss, smoothing, z_loss, sharpness, norms, V)
             if d_bias is not None:
                 db += tl.sum(g, 1)

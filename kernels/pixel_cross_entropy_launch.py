@@ -48,10 +48,10 @@ def fused(weight: Tensor) -> bool:
     return weight.dtype != torch.float32 and width <= _WIDEST and levels * width <= _KEPT
 
 
-def run_sum(rows: Rows, options: Sequence[float], made: Gradients) -> Tensor:
-    """The sum of the losses, a scalar, and its gradients in ``made``."""
+def run_sum(rows: Rows, options: Sequence[float], made: Gradients, d_sum: Tensor | None) -> Tensor:
+    """The sum of the losses, a float64 scalar; in ``made`` its gradients, times ``d_sum`` where given."""
     run = _fused if fused(rows.weight) else _chunked
-    return run(rows, options, made, summed=True).float()
+    return run(rows, options, made, summed=True, d_sum=d_sum)
 
 
 def run_rows(rows: Rows, options: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -77,12 +77,13 @@ def run_rows_backward(
 
 
 def _fused(
-    rows: Rows, options: Sequence[float], made: Gradients, summed: bool = False, **given: Tensor
+    rows: Rows, options: Sequence[float], made: Gradients, summed: bool = False, **given: Tensor | None
 ) -> Tensor:
     """32 rows on Hopper and 16 elsewhere fill 8 warps; without gradients two programs share a processor."""
     levels, width = rows.weight.shape
     own: dict[str, Any] = _optional(options, levels, rows.hidden.device)
-    own |= {name: given.get(name) for name in ("losses", "log_z_made", "log_z_saved", "d_losses")}
+    names = ("losses", "log_z_made", "log_z_saved", "d_losses", "d_sum")
+    own |= {name: given.get(name) for name in names}
     own |= {"V": levels, "BLOCK_V": side(levels, _LEAST_SIDE), "BLOCK_E": side(width, _LEAST_SIDE)}
     block = 32 if launch.capability(rows.hidden.device) == 90 else 16
     return in_tiles(
@@ -91,11 +92,11 @@ def _fused(
 
 
 def _chunked(
-    rows: Rows, options: Sequence[float], made: Gradients, summed: bool = False, **given: Tensor
+    rows: Rows, options: Sequence[float], made: Gradients, summed: bool = False, **given: Tensor | None
 ) -> Tensor:
     levels = len(rows.weight)
     own: dict[str, Any] = _optional(options, levels, rows.hidden.device)
-    own |= {name: given.get(name) for name in ("losses", "d_losses")}
+    own |= {name: given.get(name) for name in ("losses", "d_losses", "d_sum")}
     own |= {"V": levels, "BLOCK_V": side(levels, 32)}
     block = max(1, min(32, _LOGITS // side(levels, 32)))
     return in_chunks(cross_entropy_rows, rows, made, summed, own, block)

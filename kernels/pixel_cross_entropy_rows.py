@@ -9,12 +9,12 @@ from imagen_fast.kernels.pixel_cross_entropy_logits import (
     softmax,
     wanted_logit,
 )
-from imagen_fast.kernels.predicted_rows import rows_of, targets_at
+from imagen_fast.kernels.predicted_rows import d_loss_at, rows_of, targets_at
 
 
 @triton.jit
 def cross_entropy_rows(
-    logits, gradient, bias, target, keep, d_losses, norms, losses, sums, d_bias,
+    logits, gradient, bias, target, keep, d_losses, d_sum, norms, losses, sums, d_bias,
     first, end, length, pitch, gradient_pitch,
     target_group, target_row, keep_group, keep_row, ignored, smoothing, z_loss, sharpness,
     V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_V: tl.constexpr, FLAT: tl.constexpr,
@@ -23,6 +23,8 @@ def cross_entropy_rows(
     level = tl.arange(0, BLOCK_V)
     if bias is not None:
         b = tl.load(bias + level, mask=level < V, other=0.0).to(tl.float32)
+    if d_sum is not None:
+        d_sum = tl.load(d_sum)
     if sums is not None:
         total = tl.zeros((), tl.float64)
     if d_bias is not None:
@@ -57,10 +59,7 @@ def cross_entropy_rows(
             else:
                 tl.store(losses + row, loss, mask=exists)
         if gradient is not None:
-            if d_losses is None:
-                d_loss = tl.where(counts, 1.0, 0.0)
-            else:
-                d_loss = tl.load(d_losses + row, mask=counts, other=0.0)
+            d_loss = d_loss_at(row, counts, d_losses, d_sum)
             g = logit_gradient(p, factor, log_z, level, y, d_loss, smoothing, z_loss, sharpness, norms, V)
             if d_bias is not None:
                 db += tl.sum(g, 1)

@@ -58,8 +58,7 @@ def pixel_logistic_mixture(
     factor: float | Tensor | None,
 ) -> Tensor:
     """`factor` times the sum of the losses, float32; where it is None, the loss of each row [G, M]."""
-    loss = _likelihood(hidden, weight, bias, target, keep, ignore_index, (float(levels),), factor is not None)
-    return loss if factor is None else loss * factor
+    return _likelihood(hidden, weight, bias, target, keep, ignore_index, (float(levels),), factor)
 
 
 _likelihood = predicted_ops.register(
@@ -75,7 +74,7 @@ def aot_launches() -> Iterator[tuple[str, Callable[[], Any]]]:
         return torch.empty(shape, dtype=dtype, device="meta")
 
     def both(rows: Rows) -> None:
-        run_sum(rows, (256.0,), asked(rows, True, True))
+        run_sum(rows, (256.0,), asked(rows, True, True), meta(dtype=torch.float32))
         losses, saved = run_rows(rows, (256.0,))
         run_rows_backward(losses, saved, rows, (256.0,), asked(rows, True, True))
 

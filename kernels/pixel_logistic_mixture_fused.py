@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from imagen_fast.kernels.pixel_logistic_mixture_logistics import mixture
-from imagen_fast.kernels.predicted_rows import load_rows
+from imagen_fast.kernels.predicted_rows import d_loss_at, load_rows
 
 
 @triton.jit
@@ -43,7 +43,7 @@ def store_third(
 
 @triton.jit
 def logistic_mixture_fused(
-    hidden, weight, bias, target, keep, d_losses, losses, sums, d_hidden, d_weight, d_bias,
+    hidden, weight, bias, target, keep, d_losses, d_sum, losses, sums, d_hidden, d_weight, d_bias,
     rows, length, hidden_group, hidden_row, target_group, target_row, keep_group, keep_row, ignored,
     K: tl.constexpr, E: tl.constexpr, LEVELS: tl.constexpr, LEAST: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_E: tl.constexpr, FLAT: tl.constexpr,
@@ -53,6 +53,8 @@ def logistic_mixture_fused(
     w_share = load_third(weight, 0, K, E, BLOCK_K, BLOCK_E)
     w_mean = load_third(weight, 1, K, E, BLOCK_K, BLOCK_E)
     w_scale = load_third(weight, 2, K, E, BLOCK_K, BLOCK_E)
+    if d_sum is not None:
+        d_sum = tl.load(d_sum)
     if sums is not None:
         total = tl.zeros((), tl.float64)
     if d_weight is not None:
@@ -93,10 +95,7 @@ def logistic_mixture_fused(
         if losses is not None:
             tl.store(losses + row, loss, mask=exists)
         if d_hidden is not None or d_weight is not None:
-            if d_losses is None:
-                d_loss = tl.where(counts, 1.0, 0.0)[:, None]
-            else:
-                d_loss = tl.load(d_losses + row, mask=counts, other=0.0)[:, None]
+            d_loss = d_loss_at(row, counts, d_losses, d_sum)[:, None]
             d_share, d_mean, d_scale = d_share * d_loss, d_mean * d_loss, d_scale * d_loss
             if d_bias is not None:
                 db_share += d_share

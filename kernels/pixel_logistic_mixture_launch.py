@@ -28,9 +28,9 @@ def fused(weight: Tensor) -> bool:
     return weight.dtype != torch.float32 and len(weight) <= 3 * _KEPT and weight.shape[1] <= _WIDEST
 
 
-def run_sum(rows: Rows, options: Sequence[float], made: Gradients) -> Tensor:
-    """The sum of the losses, a scalar, and its gradients in ``made``."""
-    return _run(rows, options, made, summed=True).float()
+def run_sum(rows: Rows, options: Sequence[float], made: Gradients, d_sum: Tensor | None) -> Tensor:
+    """The sum of the losses, a float64 scalar; in ``made`` its gradients, times ``d_sum`` where given."""
+    return _run(rows, options, made, summed=True, d_sum=d_sum)
 
 
 def run_rows(rows: Rows, options: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -48,10 +48,10 @@ def run_rows_backward(
 
 
 def _run(
-    rows: Rows, options: Sequence[float], made: Gradients, summed: bool = False, **given: Tensor
+    rows: Rows, options: Sequence[float], made: Gradients, summed: bool = False, **given: Tensor | None
 ) -> Tensor:
     logistics = len(rows.weight) // 3
-    own: dict[str, Any] = {name: given.get(name) for name in ("losses", "d_losses")}
+    own: dict[str, Any] = {name: given.get(name) for name in ("losses", "d_losses", "d_sum")}
     own |= {
         "K": logistics,
         "BLOCK_K": side(logistics, 16),

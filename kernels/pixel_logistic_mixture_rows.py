@@ -4,12 +4,12 @@ import triton
 import triton.language as tl
 
 from imagen_fast.kernels.pixel_logistic_mixture_logistics import mixture
-from imagen_fast.kernels.predicted_rows import rows_of, targets_at
+from imagen_fast.kernels.predicted_rows import d_loss_at, rows_of, targets_at
 
 
 @triton.jit
 def logistic_mixture_rows(
-    logits, gradient, bias, target, keep, d_losses, losses, sums, d_bias,
+    logits, gradient, bias, target, keep, d_losses, d_sum, losses, sums, d_bias,
     first, end, length, pitch, gradient_pitch,
     target_group, target_row, keep_group, keep_row, ignored,
     K: tl.constexpr, LEVELS: tl.constexpr, LEAST: tl.constexpr,
@@ -21,6 +21,8 @@ def logistic_mixture_rows(
         b_share = tl.load(bias + k, mask=k < K, other=0.0).to(tl.float32)
         b_mean = tl.load(bias + K + k, mask=k < K, other=0.0).to(tl.float32)
         b_scale = tl.load(bias + 2 * K + k, mask=k < K, other=0.0).to(tl.float32)
+    if d_sum is not None:
+        d_sum = tl.load(d_sum)
     if sums is not None:
         total = tl.zeros((), tl.float64)
     if d_bias is not None:
@@ -56,10 +58,7 @@ def logistic_mixture_rows(
         if losses is not None:
             tl.store(losses + row, loss, mask=exists)
         if gradient is not None:
-            if d_losses is None:
-                d_loss = tl.where(counts, 1.0, 0.0)[:, None]
-            else:
-                d_loss = tl.load(d_losses + row, mask=counts, other=0.0)[:, None]
+            d_loss = d_loss_at(row, counts, d_losses, d_sum)[:, None]
             d_share, d_mean, d_scale = d_share * d_loss, d_mean * d_loss, d_scale * d_loss
             if d_bias is not None:
                 db_share += d_share

@@ -1,7 +1,8 @@
 """The operators of a likelihood: the sum of its losses with their gradients, or the loss of each row.
 
-The sum makes its own gradients when they will be asked for, and its backward multiplies them by the gradient
-that comes in. What is saved is never changed: a graph may be gone through again.
+The sum, times a factor, makes its own gradients when they will be asked for; the factor is in them before
+they are rounded to the type of ``hidden``. Its backward multiplies them by the gradient that comes in. What
+is saved is never changed: a graph may be gone through again.
 
 Both are opaque to compilers: how many chunks a call takes depends on its rows, and a trace would unroll them.
 """
@@ -21,7 +22,7 @@ from imagen_fast.kernels.predicted_launch import Gradients, Rows, asked, rows_of
 class Likelihood:
     """The launchers of one. ``options`` are its own numbers, in an order that it knows."""
 
-    run_sum: Callable[[Rows, Sequence[float], Gradients], Tensor]
+    run_sum: Callable[[Rows, Sequence[float], Gradients, Tensor | None], Tensor]
     run_rows: Callable[
         [Rows, Sequence[float]], tuple[Tensor, Tensor]
     ]  # losses [G, M], and what it saves of them
@@ -33,7 +34,8 @@ def register(name: str, of: Likelihood) -> Callable[..., Tensor]:
     """Make ``imagen_fast::{name}_sum_triton``, ``_rows_triton`` and ``_rows_backward_triton``.
 
     Returns:
-        (hidden, weight, bias, target, keep, ignore_index, options, summed) -> a scalar, or losses [G, M]
+        (hidden, weight, bias, target, keep, ignore_index, options, factor) -> that times the sum of the
+        losses, or where it is None, the losses [G, M]
     """
 
     def run_sum(
@@ -44,12 +46,14 @@ def register(name: str, of: Likelihood) -> Callable[..., Tensor]:
         keep: Tensor | None,
         ignore_index: int,
         options: Sequence[float],
+        factor: Tensor | None,
         of_hidden: bool,
         of_weight: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows = rows_of(hidden, weight, bias, target, keep, ignore_index)
         made = asked(rows, of_hidden, of_weight)
-        loss = of.run_sum(rows, options, made)
+        total = of.run_sum(rows, options, made, factor if made.any else None)
+        loss = (total if factor is None else total * factor).float()
         return loss, *made.tensors(loss)
 
     def run_rows(
@@ -90,7 +94,7 @@ def register(name: str, of: Likelihood) -> Callable[..., Tensor]:
         )
 
     def fake_sum(
-        hidden, weight, bias, target, keep, ignore_index, options, of_hidden, of_weight
+        hidden, weight, bias, target, keep, ignore_index, options, factor, of_hidden, of_weight
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         loss = hidden.new_empty((), dtype=torch.float32)
         return loss, *fake_gradients(hidden, weight, bias, of_hidden, of_weight)
@@ -121,14 +125,14 @@ def register(name: str, of: Likelihood) -> Callable[..., Tensor]:
 
     def sum_backward(ctx: Any, d_loss: Tensor | None, *_: None) -> tuple:
         if d_loss is None:
-            return (None,) * 9
+            return (None,) * 10
         d_hidden, d_weight, d_bias = ctx.saved_tensors
         weight_type, bias_type = ctx.types
         return (
             scaled_gradient(d_hidden, d_loss) if ctx.needs_input_grad[0] else None,
             (d_weight * d_loss).to(weight_type) if ctx.needs_input_grad[1] else None,
             (d_bias * d_loss).to(bias_type) if ctx.needs_input_grad[2] else None,
-            *(None,) * 6,
+            *(None,) * 7,
         )
 
     def save_rows(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
@@ -184,13 +188,20 @@ def register(name: str, of: Likelihood) -> Callable[..., Tensor]:
         keep: Tensor | None,
         ignore_index: int,
         options: Sequence[float],
-        summed: bool,
+        factor: float | Tensor | None,
     ) -> Tensor:
         given = (hidden, weight, bias, target, keep, ignore_index, options)
-        if not summed:
+        if factor is None:
             return rows_op(*given)[0]
         grad = torch.is_grad_enabled()
         of_weight = grad and (weight.requires_grad or (bias is not None and bias.requires_grad))
-        return sum_op(*given, grad and hidden.requires_grad, of_weight)[0]
+        gradients = (grad and hidden.requires_grad, of_weight)
+        if hidden.dtype == torch.float16:
+            # Gradients of a mean over many rows are less than fp16 can hold: the factor waits for the scale
+            # of the loss, which comes in the backward.
+            return sum_op(*given, None, *gradients)[0] * factor
+        if not isinstance(factor, Tensor):
+            factor = hidden.new_full((), factor, dtype=torch.float32)
+        return sum_op(*given, factor, *gradients)[0]
 
     return likelihood

@@ -43,6 +43,18 @@ def targets_at(target, keep, group, place, counts, target_group, target_row, kee
 
 
 @triton.jit
+def d_loss_at(row, counts, d_losses, d_sum):
+    """The gradient of each row's loss, 0 where it does not count: its own, or that of their sum, or 1."""
+    if d_losses is not None:
+        d_loss = tl.load(d_losses + row, mask=counts, other=0.0)
+    elif d_sum is not None:
+        d_loss = tl.where(counts, d_sum, 0.0)
+    else:
+        d_loss = tl.where(counts, 1.0, 0.0)
+    return d_loss
+
+
+@triton.jit
 def load_rows(
     tile, rows, length, hidden, target, keep,
     hidden_group, hidden_row, target_group, target_row, keep_group, keep_row, ignored,

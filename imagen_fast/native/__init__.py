@@ -18,13 +18,8 @@ from imagen_fast.native.features import (
 )
 from imagen_fast.native.generation import PackedLinear, StepBlock, StepCache, StepView
 from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
-from imagen_fast.native.layer_norm import (
-    layer_norm_backward,
-    layer_norm_forward,
-    rms_norm_backward,
-    rms_norm_forward,
-)
 from imagen_fast.native.memory import keep_freed_memory
+from imagen_fast.native.norm import norm_backward, norm_forward
 from imagen_fast.native.pixel_likelihood import PixelLikelihood, cross_entropy, logistic_mixture
 from imagen_fast.native.pixel_mse import masked_pixel_mse_backward, masked_pixel_mse_forward
 from imagen_fast.native.quick_gelu import quick_gelu_backward, quick_gelu_forward
@@ -53,15 +48,13 @@ __all__ = [
     "jpeg_available",
     "jpeg_size",
     "keep_freed_memory",
-    "layer_norm_backward",
-    "layer_norm_forward",
     "logistic_mixture",
     "masked_pixel_mse_backward",
     "masked_pixel_mse_forward",
+    "norm_backward",
+    "norm_forward",
     "quick_gelu_backward",
     "quick_gelu_forward",
-    "rms_norm_backward",
-    "rms_norm_forward",
     "unavailable_because",
     "use_instruction_set",
 ]

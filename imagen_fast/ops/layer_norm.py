@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imagen_fast.ops.cpu import layer_norm as cpu
+from imagen_fast.ops.cpu import norm as cpu
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -20,7 +20,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """
     shape = x.shape[-1:]
     if cpu.refusal(x, weight, bias) is None:
-        return cpu.layer_norm(x, weight, bias, eps)
+        return cpu.norm(x, weight, bias, eps)
     if x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16):
         wide = torch.nn.functional.layer_norm(x.float(), shape, weight.float(), bias.float(), eps)
         return wide.to(x.dtype)

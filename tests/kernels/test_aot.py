@@ -1,11 +1,18 @@
 """Every kernel, compiled for chips that are not here: what the assembler says holds on each of them."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from imagen_fast.kernels import launch, masked_patch_attention
+from imagen_fast.kernels import (
+    causal_pixel_attention,
+    causal_pixel_softmax,
+    launch,
+    masked_patch_attention,
+)
 
 if not launch.INSTALLED or launch.INTERPRETED:
     pytest.skip("compiling needs triton, and not its interpreter", allow_module_level=True)
@@ -73,6 +80,17 @@ def test_a_kernel_that_must_spill_is_found() -> None:
         options=launched.options | {"num_warps": 4},
     )
     assert any("spills" in problem for problem in aot.problems(aot.compile_for(huge, 80)))
+
+
+@pytest.mark.parametrize("chip", aot.CAPABILITIES)
+def test_the_document_tells_of_every_kernel_of_attention(chip: int) -> None:
+    with launch.recording(chip) as recorded:
+        for module in (masked_patch_attention, causal_pixel_attention, causal_pixel_softmax):
+            for _, run in module.aot_launches():
+                run()
+    table = (Path(__file__).parents[2] / aot.DOCUMENT).read_text()
+    told = set(re.findall(rf"^\| (\w+) \|[^|]*\| {chip} \|", table, re.MULTILINE))
+    assert told == {one.kernel.fn.__name__ for one in recorded}
 
 
 def test_specialisation_follows_the_jit() -> None:

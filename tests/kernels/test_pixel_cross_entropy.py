@@ -161,16 +161,16 @@ def test_op_obeys_the_rules_of_its_registration(device, width, summed) -> None:
     hidden, weight, bias = (x.requires_grad_() for x in (problem.hidden, problem.weight, problem.bias))
     given = (hidden, weight, bias, problem.target, None, -100, [0.1, 0.0, 0.0])
     if summed:
-        library.opcheck(
-            torch.ops.imagen_fast.pixel_cross_entropy_sum_triton, (*given, True, True), test_utils=tests
-        )
+        given = (*given, torch.tensor(0.3, device=device), True, True)
+        library.opcheck(torch.ops.imagen_fast.pixel_cross_entropy_sum_triton, given, test_utils=tests)
     else:
         library.opcheck(torch.ops.imagen_fast.pixel_cross_entropy_rows_triton, given, test_utils=tests)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize("summed", [True, False])
-def test_compiles_without_a_graph_break(device, summed) -> None:
-    problem = Problem.of((device, torch.float16), (2, 5), 48, 40)
+def test_compiles_without_a_graph_break(device, summed, dtype) -> None:
+    problem = Problem.of((device, dtype), (2, 5), 48, 40)
     hidden, weight = (x.detach().requires_grad_() for x in (problem.hidden, problem.weight))
 
     def step(hidden: Tensor, weight: Tensor) -> Tensor:

@@ -5,8 +5,7 @@ import torch
 from torch import library
 
 from imagen_fast import native
-from imagen_fast.ops.cpu import layer_norm as cpu_layer_norm
-from imagen_fast.ops.cpu import rms_norm as cpu_rms_norm
+from imagen_fast.ops.cpu import norm as cpu
 from imagen_fast.ops.layer_norm import layer_norm
 from imagen_fast.ops.rms_norm import rms_norm
 
@@ -74,12 +73,12 @@ def test_bf16_is_within_the_error_bound(norm, shape, instruction_set, error_boun
 def test_layer_norm_is_within_the_error_bound_without_our_kernel(
     shape, dtype, error_bound, poisoned_memory, monkeypatch
 ):
-    monkeypatch.setattr(cpu_layer_norm, "_UNAVAILABLE", "left out for this test")
+    monkeypatch.setattr(cpu, "_UNAVAILABLE", "left out for this test")
     check("layer", shape, dtype, error_bound)
 
 
 def test_rms_norm_is_pytorchs_own_without_our_kernel(monkeypatch):
-    monkeypatch.setattr(cpu_rms_norm, "_UNAVAILABLE", "left out for this test")
+    monkeypatch.setattr(cpu, "_UNAVAILABLE", "left out for this test")
     (x, weight), _ = case("rms", (3, 16), torch.bfloat16)
     assert torch.equal(rms_norm(x, weight, EPS), plain_rms_norm(x, weight, EPS))
 
@@ -116,7 +115,7 @@ def test_opcheck_and_one_graph(norm):
     if not native.available():
         pytest.skip("the native module was not built")
     inputs, _ = case(norm, (2, 3, 16), torch.bfloat16)
-    inputs = [x.requires_grad_() for x in inputs]
-    library.opcheck(getattr(torch.ops.imagen_fast, f"{norm}_norm_cpu"), (*inputs, EPS))
+    x, weight, *bias = inputs = [x.requires_grad_() for x in inputs]
+    library.opcheck(torch.ops.imagen_fast.norm_cpu, (x, weight, bias[0] if bias else None, EPS))
     compiled = torch.compile(OURS[norm], fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(*inputs, EPS), OURS[norm](*inputs, EPS))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from imagen_fast import native
-from imagen_fast.ops.cpu.likelihood import refusal, register
-
-__all__ = ["pixel_cross_entropy", "refusal"]
+from imagen_fast.ops.cpu.likelihood import register
 
 pixel_cross_entropy = register(
     "pixel_cross_entropy",

@@ -7,11 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.ops import reference
-from imagen_fast.ops.cpu import pixel_cross_entropy as cpu
-from imagen_fast.ops.dispatch import choose
-from imagen_fast.ops.functional.checks import autocast
-from imagen_fast.ops.functional.predicted import factor, predicted_rows
+from imagen_fast.ops.functional.predicted import likelihood, predicted_rows
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -67,10 +63,6 @@ def pixel_cross_entropy(
         InvalidInput: shapes, types, devices or values that do not fit together.
         BackendUnavailable: the forced back-end cannot serve the call.
     """
-    if bias is None:
-        hidden, weight = autocast(hidden, weight)
-    else:
-        hidden, weight, bias = autocast(hidden, weight, bias)
     if not 0.0 <= label_smoothing <= 1.0:
         raise InvalidInput(f"label_smoothing must be 0 to 1, not {label_smoothing}")
     if not z_loss >= 0.0:
@@ -79,24 +71,4 @@ def pixel_cross_entropy(
         raise InvalidInput(f"sigma must be 0 or more levels, not {sigma}")
     rows = predicted_rows(hidden, weight, bias, target, keep, shift, ignore_index, len(weight), reduction)
     options = (ignore_index, label_smoothing, z_loss, sigma)
-    tensors = (rows.hidden, weight, bias, rows.target, rows.keep)
-
-    def refusal(name: str) -> str | None:
-        if name == "triton":
-            from imagen_fast.kernels import pixel_cross_entropy as kernel
-
-            return kernel.supports(*tensors, *options)
-        return cpu.refusal(*tensors) if name == "cpu" else None
-
-    chosen = choose("pixel_cross_entropy", hidden.device, refusal, backend)
-    by = factor(rows, ignore_index, reduction)
-    if chosen == "cpu":
-        loss = cpu.pixel_cross_entropy(*tensors, *options, by)
-    elif chosen == "triton":
-        from imagen_fast.kernels import pixel_cross_entropy as kernel
-
-        loss = kernel.pixel_cross_entropy(*tensors, *options, by)
-    else:
-        losses = reference.pixel_cross_entropy(*tensors, *options)
-        loss = losses if by is None else losses.sum() * by
-    return loss.view(rows.shape) if by is None else loss
+    return likelihood("pixel_cross_entropy", rows, options, backend)

@@ -7,11 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.ops import reference
-from imagen_fast.ops.cpu import pixel_logistic_mixture as cpu
-from imagen_fast.ops.dispatch import choose
-from imagen_fast.ops.functional.checks import autocast
-from imagen_fast.ops.functional.predicted import factor, predicted_rows
+from imagen_fast.ops.functional.predicted import likelihood, predicted_rows
 
 
 def pixel_logistic_mixture(
@@ -53,33 +49,9 @@ def pixel_logistic_mixture(
     Raises:
         InvalidInput, BackendUnavailable: as `pixel_cross_entropy`.
     """
-    if bias is None:
-        hidden, weight = autocast(hidden, weight)
-    else:
-        hidden, weight, bias = autocast(hidden, weight, bias)
     if levels < 2:
         raise InvalidInput(f"levels must be 2 or more, not {levels}")
     if weight.dim() == 2 and (len(weight) % 3 or not len(weight)):
         raise InvalidInput(f"weight must have 3 rows a logistic, not {len(weight)} rows")
     rows = predicted_rows(hidden, weight, bias, target, keep, shift, ignore_index, levels, reduction)
-    tensors = (rows.hidden, weight, bias, rows.target, rows.keep)
-
-    def refusal(name: str) -> str | None:
-        if name == "triton":
-            from imagen_fast.kernels import pixel_logistic_mixture as kernel
-
-            return kernel.supports(*tensors, ignore_index, levels)
-        return cpu.refusal(*tensors) if name == "cpu" else None
-
-    chosen = choose("pixel_logistic_mixture", hidden.device, refusal, backend)
-    by = factor(rows, ignore_index, reduction)
-    if chosen == "cpu":
-        loss = cpu.pixel_logistic_mixture(*tensors, ignore_index, levels, by)
-    elif chosen == "triton":
-        from imagen_fast.kernels import pixel_logistic_mixture as kernel
-
-        loss = kernel.pixel_logistic_mixture(*tensors, ignore_index, levels, by)
-    else:
-        losses = reference.pixel_logistic_mixture(*tensors, ignore_index, levels)
-        loss = losses if by is None else losses.sum() * by
-    return loss.view(rows.shape) if by is None else loss
+    return likelihood("pixel_logistic_mixture", rows, (ignore_index, levels), backend)
