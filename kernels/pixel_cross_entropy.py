@@ -9,9 +9,9 @@ their sources. Logits, statistics and losses are fp32, sums of losses float64. R
 never read.
 
 The sum of the losses makes its own gradients in the same pass over ``hidden`` when they will be asked for,
-those of the mean where that is wanted; the backward only multiplies them by the gradient that comes in. The
-losses of rows save log Z (4 bytes a row), and their backward makes the logits again. The weight's gradient is
-added up in one order: bit for bit the same each time.
+those of the mean where that is wanted (but for float16); the backward only multiplies them by the gradient
+that comes in. The losses of rows save log Z (4 bytes a row), and their backward makes the logits again. The
+weight's gradient is added up in one order: bit for bit the same each time.
 
 - Up to 256 levels with E up to 64, or 128 with E up to 128 (half types): the weight, and its gradient, stay
   on the chip, and nothing is in memory but what goes in and comes out. A pass with gradients moves 2 R E

@@ -1,7 +1,8 @@
 """The operators of a likelihood: the sum of its losses with their gradients, or the loss of each row.
 
 The sum, times a factor, makes its own gradients when they will be asked for; the factor is in them before
-they are rounded to the type of ``hidden``. Its backward multiplies them by the gradient that comes in. What
+they are rounded to the type of ``hidden``, but for float16, of which a mean's are too small. Its backward
+multiplies them by the gradient that comes in. What
 is saved is never changed: a graph may be gone through again.
 
 Both are opaque to compilers: how many chunks a call takes depends on its rows, and a trace would unroll them.

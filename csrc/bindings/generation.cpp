@@ -33,7 +33,6 @@ void register_generation(py::module_& m) {
         py::kw_only(), py::arg("weight"), py::arg("outputs"), py::arg("inputs"), py::arg("packed"),
         release());
     py::enum_<Activation>(m, "Activation")
-        .value("none", Activation::none)
         .value("gelu", Activation::gelu)
         .value("quick_gelu", Activation::quick_gelu);
     py::class_<LinearLayer>(m, "LinearLayer")

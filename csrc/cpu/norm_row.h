@@ -10,7 +10,8 @@
 namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET {
 
 struct RowStatistics {
-    float inverse, mean;  // one over the deviation, or over the root mean square
+    float inverse;  // one over the deviation, or over the root mean square
+    float mean;     // 0 where none was taken away
 };
 
 // CENTRED: the mean is taken away first, and a bias added at the end.

@@ -12,7 +12,7 @@
 
 namespace imagen_fast {
 
-// The blocks of a grid, made even.
+// The blocks of a grid; an even number, since the keys of two lie side by side.
 std::int64_t cache_blocks(const Window& window);
 
 class StepView {

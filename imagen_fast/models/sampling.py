@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.models.layers import Block
+from imagen_fast.models.layers import Block, LayerNorm
 from imagen_fast.models.pixel_config import PixelConfig
 from imagen_fast.models.pixel_transformer import PixelTransformer
 from imagen_fast.ops import Raster
@@ -84,13 +84,18 @@ def steps(config: PixelConfig, known: int = 0, one_by_one: bool = False) -> Iter
 
 def _weights(block: Block) -> PreNormBlock:
     attention, mlp = block.attn, block.mlp
-    norm1, norm2 = (Norm(x.weight, getattr(x, "bias", None), x.eps) for x in (block.norm1, block.norm2))
+    norm1, norm2 = (
+        Norm(x.weight, x.bias if isinstance(x, LayerNorm) else None, x.eps)
+        for x in (block.norm1, block.norm2)
+    )
     qkv, proj, fc1, fc2 = (Layer(x.weight, x.bias) for x in (attention.qkv, attention.proj, mlp.fc1, mlp.fc2))
     return PreNormBlock(norm1, qkv, proj, norm2, fc1, fc2, attention.heads, block.activation)
 
 
 class Generation:
     """A batch of images while they are generated: their values so far, and what the model remembers of them.
+
+    To be used under `torch.no_grad()`.
 
     Args:
         model: in evaluation mode.

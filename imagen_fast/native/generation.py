@@ -32,7 +32,7 @@ class PackedLinear:
         )
         self.layer = library.cpu().LinearLayer(
             weight=self._packed.data_ptr(),
-            bias=_address(self._bias),
+            bias=0 if self._bias is None else dense("bias", self._bias, self.outputs),
             inputs=self.inputs,
             outputs=self.outputs,
         )
@@ -54,10 +54,6 @@ class PackedLinear:
 
 def _copied(x: Tensor) -> Tensor:
     return x.detach().float().contiguous().clone()
-
-
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
 
 
 class StepView:
@@ -160,9 +156,8 @@ class StepBlock:
         self._alive: list[object] = list(layers.values())
         for name, (weight, bias, eps) in {"norm1": norm1, "norm2": norm2}.items():
             kept = [None if x is None else _copied(x) for x in (weight, bias)]
-            if any(x is not None and tuple(x.shape) != (self._dim,) for x in kept):
-                raise InvalidInput(f"{name} must have [{self._dim}] weights")
-            norms[name] = cpu.RowNorm(weight=_address(kept[0]), bias=_address(kept[1]), eps=eps)
+            addresses = [0 if x is None else dense(name, x, self._dim) for x in kept]
+            norms[name] = cpu.RowNorm(weight=addresses[0], bias=addresses[1], eps=eps)
             self._alive += kept
         self._block = cpu.StepBlock(
             **norms,
@@ -172,9 +167,11 @@ class StepBlock:
         )
 
     def __call__(self, x: Tensor, view: StepView) -> Tensor:
-        """[batch, m, E] of the view's pixels -> as much; x is overwritten."""
+        """[batch, m, E] of the view's pixels -> as much; x is overwritten. Not for gradients."""
         wanted = (self._batch, view.tokens, self._dim)
         self._cache.check(view)
+        if x.requires_grad and torch.is_grad_enabled():
+            raise InvalidInput("a step has no gradients: it runs under torch.no_grad()")
         if tuple(x.shape) != wanted:
             raise InvalidInput(f"x must be {list(wanted)}, not {list(x.shape)}")
         self._block(x=dense("x", x, None, torch.float32), view=view.seen, threads=library.threads())

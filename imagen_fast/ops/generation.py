@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
+from imagen_fast.errors import InvalidInput
 from imagen_fast.ops.contexts import Window
 from imagen_fast.ops.cpu import generation as cpu
 from imagen_fast.ops.layer_norm import layer_norm
 from imagen_fast.ops.quick_gelu import quick_gelu
 from imagen_fast.ops.rms_norm import rms_norm
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "quick_gelu": quick_gelu}
 
 
 class Norm(NamedTuple):
@@ -44,7 +47,10 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class PreNormBlock:
-    """The weights of x + proj(attention(qkv(norm1(x)))) =: y, and y + fc2(activation(fc1(norm2(y))))."""
+    """The weights of a transformer block, in the order in which they are used.
+
+    y = x + proj(attention(qkv(norm1(x)))), then y + fc2(activation(fc1(norm2(y)))).
+    """
 
     norm1: Norm
     qkv: Layer
@@ -55,6 +61,13 @@ class PreNormBlock:
     heads: int
     activation: Literal["gelu", "quick_gelu"]
 
+    def __post_init__(self) -> None:
+        if self.activation not in _ACTIVATIONS:
+            raise InvalidInput(f"activation must be one of {list(_ACTIVATIONS)}, not {self.activation!r}")
+        dim = len(self.proj.weight)
+        if dim % self.heads:
+            raise InvalidInput(f"{self.heads} heads do not divide a width of {dim}")
+
 
 def few_rows_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     """x weight^T + bias of [..., in], with what can be done once for these weights done once."""
@@ -64,7 +77,7 @@ def few_rows_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], T
 
 
 def step_views(like: Tensor, window: Window, steps: list[Tensor]) -> Sequence[Any]:
-    """What the tokens of each step see of those before and of each other, for caches in the type of `like`.
+    """What the tokens of each step see of those before and of each other, for weights such as `like`.
 
     Args:
         steps: the raster numbers of the tokens of each; all they see must be theirs or an earlier one's.
@@ -77,7 +90,7 @@ def step_views(like: Tensor, window: Window, steps: list[Tensor]) -> Sequence[An
 def step_block(block: PreNormBlock, batch: int, window: Window) -> Callable[[Tensor, Any], Tensor]:
     """A block for the tokens of a step [B, m, E], which remembers the keys and values of earlier ones.
 
-    It is called with the tokens, which it may overwrite, and one of `step_views`.
+    It is called, under `torch.no_grad()`, with the tokens, which it may overwrite, and one of `step_views`.
     """
     if not cpu.serves(block.qkv.weight):
         return _TorchBlock(block, batch, window)
@@ -127,8 +140,7 @@ class _TorchBlock:
         block = self._block
         q, k, v = linear(block.norm1(x), *block.qkv).unflatten(-1, (3, block.heads, -1)).unbind(-3)
         x = x + linear(self._attend(q, k, v, view).flatten(-2), *block.proj)
-        activation = gelu if block.activation == "gelu" else quick_gelu
-        return x + linear(activation(linear(block.norm2(x), *block.fc1)), *block.fc2)
+        return x + linear(_ACTIVATIONS[block.activation](linear(block.norm2(x), *block.fc1)), *block.fc2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, view: _Slice) -> Tensor:
         first, last, low, mask = view

@@ -61,12 +61,14 @@ def test_the_operator_takes_a_factor_in_every_type(target, name, outputs, levels
     hidden, weight, levels_wanted = problem(device, dtype, width, outputs, levels)
     op = getattr(torch.ops.imagen_fast, f"{name}_sum_triton")
     numbers = [float(x) for x in options]
-    given = (hidden, weight, None, levels_wanted, None, -100, numbers)
+    bias = torch.zeros(len(weight), device=device, dtype=dtype)
+    given = (hidden, weight, bias, levels_wanted, None, -100, numbers)
     factor = torch.tensor(FACTOR, device=device)
-    loss, d_hidden, d_weight, _ = op(*given, factor, True, True)
+    loss, d_hidden, d_weight, d_bias = op(*given, factor, True, True)
     plain = op(*given, None, True, True)
-    torch.testing.assert_close(loss, plain[0] * FACTOR)
-    torch.testing.assert_close(d_weight, plain[2] * FACTOR)
+    assert bool(plain[3].any())
+    for made, unscaled in ((loss, plain[0]), (d_weight, plain[2]), (d_bias, plain[3])):
+        torch.testing.assert_close(made, unscaled * FACTOR)
     exact = FACTOR * exact_gradient(name, hidden, weight, levels_wanted, options)
     if dtype == torch.float32:  # of which cuBLAS may add the products in any order
         torch.testing.assert_close(d_hidden, exact.to(dtype))

@@ -70,6 +70,18 @@ def test_the_same_seed_gives_the_same_picture_at_any_batch_size(context):
         assert torch.equal(torch.cat(parts), together)
 
 
+@torch.no_grad()
+def test_a_step_changes_nothing_of_the_next():
+    """A block may overwrite its input: never the model's own positions, nor what the neighbours are."""
+    model = build(Quadrant())
+    state = Generation(model, given(model, 2))
+    kept = [state.parts, *state.positions]
+    before = [x.clone() for x in kept]
+    first = state.tokens(0)
+    assert torch.equal(state.tokens(0), first)
+    assert all(torch.equal(x, y) for x, y in zip(kept, before, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["native", "without native kernels"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("context", CONTEXTS, ids=str)

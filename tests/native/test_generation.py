@@ -95,13 +95,18 @@ def test_an_image_does_not_depend_on_the_others(instruction_set, window):
 
 
 def test_no_number_of_threads_changes_a_bit(thread_count):
+    """Work enough to wake them all."""
     window = Quadrant().window((16, 16))
-    qkv, made = torch.randn(16, 256, 3, 4, 64), []  # work enough to wake them all
+    qkv, made = torch.randn(16, 256, 3, 4, 64), []
+    weights, blocks = block("layer", "gelu", heads=4, width=64, hidden=1024), []
+    x, steps = torch.randn(8, 256, 256), [places for places in in_steps(window) if len(places)]
     for threads in (1, 2, 5):
         thread_count(threads)
         made.append(attend(window, qkv, in_steps(window)))
-    assert torch.equal(made[0], made[1])
-    assert torch.equal(made[0], made[2])
+        blocks.append(blocks_output(weights, window, x, steps))
+    for each in (made, blocks):
+        assert torch.equal(each[0], each[1])
+        assert torch.equal(each[0], each[2])
 
 
 def block(norm, activation, heads=2, width=12, hidden=50, dtype=torch.float32):
@@ -141,7 +146,7 @@ def blocks_output(weights, window, x, steps):
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
 @pytest.mark.parametrize("norm", ["layer", "rms"])
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=list(WINDOWS))
-def test_a_block(instruction_set, window, norm, activation, poisoned_memory):
+def test_a_block(instruction_set, window, norm, activation):
     """As PyTorch computes it in float64, which no native kernel takes, to float32's roundings."""
     x = 3 * torch.randn(2, window.height * window.width, 24)
     steps = [places for places in in_steps(window) if len(places)]
@@ -205,5 +210,13 @@ def test_bad_input():
         run(torch.zeros(1, 2, 16), place)
     with pytest.raises(InvalidInput, match="proj must make 16 values of 16, not 16 of 3"):
         step_block(replace(weights, proj=Layer(torch.zeros(16, 3), None)), 1, window)
-    with pytest.raises(InvalidInput, match=r"norm2 must have \[16\] weights"):
+    with pytest.raises(InvalidInput, match="norm2 must have 16 values, not 3"):
         step_block(replace(weights, norm2=Norm(torch.ones(3), None, 1e-5)), 1, window)
+    with pytest.raises(InvalidInput, match="bias must have 16 values, not 3"):
+        step_block(replace(weights, proj=Layer(torch.zeros(16, 16), torch.zeros(3))), 1, window)
+    with pytest.raises(InvalidInput, match=r"activation must be one of \['gelu', 'quick_gelu'\], not 'none'"):
+        replace(weights, activation="none")
+    with pytest.raises(InvalidInput, match="3 heads do not divide a width of 16"):
+        replace(weights, heads=3)
+    with pytest.raises(InvalidInput, match="a step has no gradients"):
+        run(torch.zeros(1, 1, 16, requires_grad=True), place)
