@@ -16,4 +16,5 @@ PYBIND11_MODULE(_cpu, m) {
 #if defined(IMAGEN_FAST_JPEG)
     imagen_fast::register_jpeg(m);
 #endif
+    imagen_fast::register_decode_batch(m);
 }

@@ -24,6 +24,7 @@ void register_causal_softmax(pybind11::module_& m);
 void register_layer_norm(pybind11::module_& m);
 void register_quick_gelu(pybind11::module_& m);
 void register_generation(pybind11::module_& m);
+void register_decode_batch(pybind11::module_& m);
 void register_jpeg(pybind11::module_& m);
 
 }  // namespace imagen_fast

@@ -10,12 +10,17 @@
 // Needs the C declarations above.
 #include <jpeglib.h>
 
+#include "cpu/exif.h"
+
 namespace imagen_fast {
 
 namespace {
 
 // Beyond this Pillow calls an image a decompression bomb; so do we, before memory is taken for it.
 constexpr std::int64_t most_pixels = 178956970;
+
+// A row of blocks, whichever the sampling of colour.
+constexpr std::int64_t MOST_ROWS = 16;
 
 struct Errors {
     jpeg_error_mgr base;
@@ -29,122 +34,169 @@ void note(j_common_ptr codec, int level) {
     if (level < 0) ++codec->err->num_warnings;
 }
 
+}  // namespace
+
 // libjpeg reports an error by a longjmp. It lands in one of the methods below, and no object with a
 // destructor lives in a frame that it crosses: only then is an exception thrown.
-class Decoder {
-public:
-    Decoder(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {
-        std::memset(&codec_, 0, sizeof codec_);
-        codec_.err = jpeg_std_error(&errors_.base);
-        errors_.base.error_exit = leave;
-        errors_.base.emit_message = note;
+struct JpegReader::Codec {
+    Codec() {
+        std::memset(&codec, 0, sizeof codec);
+        codec.err = jpeg_std_error(&errors.base);
+        errors.base.error_exit = leave;
+        errors.base.emit_message = note;
         if (!create()) fail();
     }
-    ~Decoder() { jpeg_destroy_decompress(&codec_); }
-    Decoder(const Decoder&) = delete;
-    Decoder& operator=(const Decoder&) = delete;
+    ~Codec() { jpeg_destroy_decompress(&codec); }
 
-    JpegSize open() {
-        if (!read_header()) fail();
-        const JpegSize size{codec_.image_width, codec_.image_height};
-        if (codec_.num_components != 1 && codec_.num_components != 3)
-            throw JpegError("the JPEG has " + std::to_string(codec_.num_components) +
-                            " colour components; 1 and 3 are decoded");
-        if (size.width * size.height > most_pixels)
-            throw JpegError("the JPEG has " + std::to_string(size.width * size.height) + " pixels; at most " +
-                            std::to_string(most_pixels) + " are decoded");
-        return size;
-    }
-
-    void decode(const Region& region, std::uint8_t* out) {
-        if (!ends()) throw JpegError("the JPEG is truncated: it has no end marker");
-        if (!start(region)) fail();
-        row_.resize(static_cast<std::size_t>(codec_.output_width) * 3);
-        if (!read_rows(region, out)) fail();
-        if (errors_.base.num_warnings) fail("the JPEG is corrupt: ");
-    }
-
-private:
     bool create() {
-        if (setjmp(errors_.jump)) return false;
-        jpeg_create_decompress(&codec_);
+        if (setjmp(errors.jump)) return false;
+        jpeg_create_decompress(&codec);
+        // Where the orientation is.
+        jpeg_save_markers(&codec, JPEG_APP0 + 1, 0xffff);
         return true;
     }
 
     bool read_header() {
-        if (setjmp(errors_.jump)) return false;
-        jpeg_mem_src(&codec_, data_, static_cast<unsigned long>(size_));
-        jpeg_read_header(&codec_, TRUE);
+        jpeg_abort_decompress(&codec);
+        errors.base.num_warnings = 0;
+        if (setjmp(errors.jump)) return false;
+        jpeg_mem_src(&codec, data, static_cast<unsigned long>(size));
+        jpeg_read_header(&codec, TRUE);
         return true;
     }
 
     // A region may end long before the file does, so whether the file is whole is asked here. The marker
     // cannot occur inside the coded data, where a byte 0xff is always stuffed.
     bool ends() const {
-        for (const std::uint8_t* p = data_ + size_ - 2; p >= codec_.src->next_input_byte; --p)
+        for (const std::uint8_t* p = data + size - 2; p >= codec.src->next_input_byte; --p)
             if (p[0] == 0xff && p[1] == 0xd9) return true;
         return false;
+    }
+
+    bool set_scale(int eighths) {
+        if (setjmp(errors.jump)) return false;
+        codec.scale_num = static_cast<unsigned>(eighths);
+        codec.scale_denom = 8;
+        jpeg_calc_output_dimensions(&codec);
+        return true;
     }
 
     // Interpolating the colour takes one more pixel on either side, and at least three columns of colour:
     // 4:1:1 halves the width twice. The library rounds the left edge down to a block; rows are skipped only
     // at the top, since skipping later rows can go wrong (libjpeg-turbo #915).
     bool start(const Region& region) {
-        if (setjmp(errors_.jump)) return false;
-        codec_.out_color_space = JCS_RGB;
-        jpeg_start_decompress(&codec_);
-        const std::int64_t width = codec_.output_width;
+        if (setjmp(errors.jump)) return false;
+        codec.out_color_space = JCS_RGB;
+        jpeg_start_decompress(&codec);
+        const std::int64_t width = codec.output_width;
         constexpr std::int64_t narrowest = 16;
         const std::int64_t left = std::max<std::int64_t>(0, std::min(region.left - 1, width - narrowest));
         const std::int64_t right = std::min(width, std::max(region.right + 1, left + narrowest));
-        origin_ = static_cast<JDIMENSION>(left);
+        JDIMENSION origin = static_cast<JDIMENSION>(left);
         if (left > 0 || right < width) {
             JDIMENSION span = static_cast<JDIMENSION>(right - left);
-            jpeg_crop_scanline(&codec_, &origin_, &span);
+            jpeg_crop_scanline(&codec, &origin, &span);
         }
-        if (region.top > 0) jpeg_skip_scanlines(&codec_, static_cast<JDIMENSION>(region.top));
+        offset = (region.left - static_cast<std::int64_t>(origin)) * 3;
+        remaining = region.height();
+        if (region.top > 0) jpeg_skip_scanlines(&codec, static_cast<JDIMENSION>(region.top));
         return true;
     }
 
-    bool read_rows(const Region& region, std::uint8_t* out) {
-        if (setjmp(errors_.jump)) return false;
-        const std::size_t bytes = static_cast<std::size_t>(region.right - region.left) * 3;
-        const std::size_t offset = static_cast<std::size_t>(region.left - origin_) * 3;
-        const bool whole = bytes == row_.size();
-        for (std::int64_t y = region.top; y < region.bottom; ++y) {
-            std::uint8_t* to = out + static_cast<std::size_t>(y - region.top) * bytes;
-            JSAMPROW row = whole ? to : row_.data();
-            jpeg_read_scanlines(&codec_, &row, 1);
-            if (!whole) std::memcpy(to, row + offset, bytes);
-        }
+    bool read(std::int64_t count) {
+        if (setjmp(errors.jump)) return false;
+        JSAMPROW to[MOST_ROWS];
+        for (std::int64_t i = 0; i < count; ++i) to[i] = lines.data() + i * pitch;
+        // It may stop early, at the end of a row of blocks.
+        for (read_ = 0; read_ < count;)
+            read_ += jpeg_read_scanlines(&codec, to + read_, static_cast<JDIMENSION>(count - read_));
         return true;
     }
 
     [[noreturn]] void fail(const char* prefix = "") {
         char message[JMSG_LENGTH_MAX];
-        errors_.base.format_message(reinterpret_cast<j_common_ptr>(&codec_), message);
+        errors.base.format_message(reinterpret_cast<j_common_ptr>(&codec), message);
         throw JpegError(prefix + std::string(message));
     }
 
-    const std::uint8_t* data_;
-    std::size_t size_;
-    jpeg_decompress_struct codec_;
-    Errors errors_;
-    JDIMENSION origin_ = 0;  // the image's column that the first decoded one is
-    std::vector<std::uint8_t> row_;
+    const std::uint8_t* data = nullptr;
+    std::size_t size = 0;
+    jpeg_decompress_struct codec;
+    Errors errors;
+    std::int64_t offset = 0;                // bytes from a line's beginning to the region's
+    std::int64_t pitch = 0, remaining = 0;  // bytes of a line, and lines of the region to come
+    std::int64_t read_ = 0;                 // a member, since it changes between setjmp and longjmp
+    std::vector<std::uint8_t> lines;
 };
 
-}  // namespace
+JpegReader::JpegReader() : codec_(new Codec) {}
+JpegReader::~JpegReader() = default;
 
-JpegSize jpeg_size(const std::uint8_t* data, std::size_t size) { return Decoder(data, size).open(); }
+JpegSize JpegReader::open(const std::uint8_t* data, std::size_t size) {
+    Codec& c = *codec_;
+    c.data = data;
+    c.size = size;
+    if (!c.read_header()) c.fail();
+    const JpegSize found{c.codec.image_width, c.codec.image_height};
+    if (c.codec.num_components != 1 && c.codec.num_components != 3)
+        throw JpegError("the JPEG has " + std::to_string(c.codec.num_components) +
+                        " colour components; 1 and 3 are decoded");
+    if (found.width * found.height > most_pixels)
+        throw JpegError("the JPEG has " + std::to_string(found.width * found.height) + " pixels; at most " +
+                        std::to_string(most_pixels) + " are decoded");
+    return found;
+}
 
-void decode_jpeg(const std::uint8_t* data, std::size_t size, const Region& region, std::uint8_t* out) {
-    Decoder decoder(data, size);
-    const JpegSize image = decoder.open();
+int JpegReader::orientation() const {
+    ExifOrientation found;
+    for (const jpeg_marker_struct* m = codec_->codec.marker_list; m; m = m->next)
+        found.segment(m->data, m->data_length);
+    return found.value();
+}
+
+JpegSize JpegReader::scaled(int eighths) const {
+    if (!codec_->set_scale(eighths)) codec_->fail();
+    return {codec_->codec.output_width, codec_->codec.output_height};
+}
+
+void JpegReader::start(const Region& region, int eighths) {
+    Codec& c = *codec_;
+    if (!c.ends()) throw JpegError("the JPEG is truncated: it has no end marker");
+    const JpegSize image = scaled(eighths);
     if (region.left < 0 || region.top < 0 || region.left >= region.right || region.top >= region.bottom ||
         region.right > image.width || region.bottom > image.height)
         throw std::invalid_argument("the region must be a non-empty part of the image");
-    decoder.decode(region, out);
+    c.pitch = image.width * 3 + JPEG_ROW_SLACK;
+    c.lines.resize(static_cast<std::size_t>(c.pitch * MOST_ROWS));
+    if (!c.start(region)) c.fail();
+}
+
+JpegReader::Rows JpegReader::rows(std::int64_t most) {
+    Codec& c = *codec_;
+    const std::int64_t count = std::min({most, c.remaining, MOST_ROWS});
+    if (!c.read(count)) c.fail();
+    c.remaining -= count;
+    return {c.lines.data() + c.offset, count, c.pitch};
+}
+
+void JpegReader::finish() {
+    if (codec_->errors.base.num_warnings) codec_->fail("the JPEG is corrupt: ");
+}
+
+JpegSize jpeg_size(const std::uint8_t* data, std::size_t size) { return JpegReader().open(data, size); }
+
+void decode_jpeg(const std::uint8_t* data, std::size_t size, const Region& region, std::uint8_t* out) {
+    JpegReader reader;
+    reader.open(data, size);
+    reader.start(region);
+    const std::size_t bytes = static_cast<std::size_t>(region.width()) * 3;
+    for (std::int64_t left = region.height(); left > 0;) {
+        const JpegReader::Rows rows = reader.rows(left);
+        for (std::int64_t i = 0; i < rows.count; ++i, out += bytes)
+            std::memcpy(out, rows.pixels + i * rows.pitch, bytes);
+        left -= rows.count;
+    }
+    reader.finish();
 }
 
 }  // namespace imagen_fast

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 
 namespace imagen_fast {
@@ -19,6 +20,47 @@ struct JpegSize {
 // Pixels [left, right) x [top, bottom).
 struct Region {
     std::int64_t left, top, right, bottom;
+
+    std::int64_t width() const { return right - left; }
+    std::int64_t height() const { return bottom - top; }
+};
+
+// Bytes that may be read beyond the last pixel of a row.
+constexpr std::int64_t JPEG_ROW_SLACK = 64;
+
+// Decodes one file after another, which saves making a decoder for each.
+class JpegReader {
+public:
+    JpegReader();
+    ~JpegReader();
+    JpegReader(const JpegReader&) = delete;
+    JpegReader& operator=(const JpegReader&) = delete;
+
+    // The bytes must stay until the last row was read.
+    JpegSize open(const std::uint8_t* data, std::size_t size);
+
+    // EXIF's, 1 to 8; 0 where it takes a more lenient reader to say.
+    int orientation() const;
+
+    // The size at `eighths` / 8 of the scale.
+    JpegSize scaled(int eighths) const;
+
+    // `region` is of the scaled image.
+    void start(const Region& region, int eighths = 8);
+
+    // The region's next rows, RGB, as many as were asked for and are left; they stay until the next call.
+    struct Rows {
+        std::uint8_t* pixels;  // the caller may change them
+        std::int64_t count, pitch;
+    };
+    Rows rows(std::int64_t most);
+
+    // After the last row: raises where something was wrong with the file.
+    void finish();
+
+private:
+    struct Codec;
+    std::unique_ptr<Codec> codec_;
 };
 
 JpegSize jpeg_size(const std::uint8_t* data, std::size_t size);

@@ -5,7 +5,7 @@ from nothing but a step number.
 """
 
 from imagen_fast.data.augment import Augmentation, CenterCrop, RandomResizedCrop, augmentation_for
-from imagen_fast.data.decode import decode_image, open_image
+from imagen_fast.data.decode import DecodedBatch, decode_batch, decode_image, open_image
 from imagen_fast.data.embedded import digits, photos
 from imagen_fast.data.errors import (
     AllCorrupt,
@@ -21,6 +21,7 @@ from imagen_fast.data.masks import Masks, blockwise_masks, masks_from_noise, ran
 from imagen_fast.data.open import EMBEDDED, open_source
 from imagen_fast.data.sources import ArraySource, FolderSource, Source
 from imagen_fast.data.split import few_per_class, split
+from imagen_fast.data.views import Views
 
 __all__ = [
     "EMBEDDED",
@@ -30,6 +31,7 @@ __all__ = [
     "Batch",
     "CenterCrop",
     "CorruptImage",
+    "DecodedBatch",
     "FolderSource",
     "Loader",
     "Masks",
@@ -40,8 +42,10 @@ __all__ = [
     "Source",
     "TooFewImages",
     "UnknownData",
+    "Views",
     "augmentation_for",
     "blockwise_masks",
+    "decode_batch",
     "decode_image",
     "digits",
     "few_per_class",

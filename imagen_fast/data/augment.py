@@ -8,6 +8,7 @@ from PIL import Image
 
 from imagen_fast.data.decode import Box, Picture
 from imagen_fast.data.sources import ArraySource, Source
+from imagen_fast.data.views import Views, random_boxes
 
 # The integer weights by which Pillow turns RGB into gray (ITU-R BT.601), in units of 1/65536.
 LUMA = np.array([19595, 38470, 7471], dtype=np.uint32)
@@ -43,6 +44,10 @@ class RandomResizedCrop:
         left, top = (width - w) // 2, (height - h) // 2
         return left, top, left + w, top + h
 
+    def views(self, sizes: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> Views:
+        """One of each image, drawn for all at once: see `decode_batch`."""
+        return Views.of_boxes(random_boxes(rng, sizes, self.scale, self.ratio), size)
+
     def view(self, picture: Picture, size: int, rng: np.random.Generator) -> Image.Image:
         """A random view, `size` pixels a side, resized bicubically with antialiasing."""
         return resize(picture.crop(self.box(rng, *picture.size)), (size, size))
@@ -54,14 +59,28 @@ class CenterCrop:
 
     share: float = 0.875
 
+    def views(self, sizes: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> Views:
+        """That of each image: see `decode_batch`; nothing is drawn. A window that is no square is central in
+        an image whose shorter side is that of the longer side of the window."""
+        resized, corners = self._resized(sizes, size)
+        count = len(sizes)
+        boxes = np.concatenate([np.zeros((count, 2), np.int64), sizes], 1)
+        return Views(boxes, resized, corners, np.zeros(count, bool))
+
     def view(self, picture: Picture, size: int) -> Image.Image:
         """The central view, `size` pixels a side."""
-        width, height = picture.size
-        shorter = math.floor(size / self.share)
-        longer = int(shorter * max(width, height) / min(width, height))
-        wide = (shorter, longer) if width <= height else (longer, shorter)
-        left, top = round((wide[0] - size) / 2), round((wide[1] - size) / 2)
-        return resize(picture.crop(), wide).crop((left, top, left + size, top + size))
+        resized, corners = self._resized(np.array([picture.size]), (size, size))
+        left, top = corners[0].tolist()
+        whole = resize(picture.crop(), tuple(resized[0].tolist()))
+        return whole.crop((left, top, left + size, top + size))
+
+    def _resized(self, sizes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """The width and height that whole images are resized to, and the corner of the central window."""
+        window = np.array([size[1], size[0]])
+        shorter = math.floor(window.max() / self.share)
+        least = sizes.min(1, keepdims=True)
+        resized = np.where(sizes == least, shorter, shorter * sizes // least)
+        return resized, np.rint((resized - window) / 2).astype(np.int64)
 
 
 @dataclass(frozen=True)

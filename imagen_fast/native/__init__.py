@@ -9,6 +9,7 @@ from imagen_fast.native.adamw import AdamwParameter, adamw_step, gradient_norm
 from imagen_fast.native.attention import attention_among_rows, attention_pays
 from imagen_fast.native.causal_attention import attention_on_grid
 from imagen_fast.native.causal_softmax import causal_softmax_backward, causal_softmax_forward
+from imagen_fast.native.decode_batch import Filter, decode_views, picture_sizes
 from imagen_fast.native.features import (
     available,
     build_info,
@@ -26,6 +27,7 @@ from imagen_fast.native.quick_gelu import quick_gelu_backward, quick_gelu_forwar
 
 __all__ = [
     "AdamwParameter",
+    "Filter",
     "JpegError",
     "PackedLinear",
     "PixelLikelihood",
@@ -44,6 +46,7 @@ __all__ = [
     "cross_entropy",
     "cuda",
     "decode_jpeg",
+    "decode_views",
     "gradient_norm",
     "jpeg_available",
     "jpeg_size",
@@ -53,6 +56,7 @@ __all__ = [
     "masked_pixel_mse_forward",
     "norm_backward",
     "norm_forward",
+    "picture_sizes",
     "quick_gelu_backward",
     "quick_gelu_forward",
     "unavailable_because",

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from imagen_fast.data import CorruptImage, decode, decode_image, open_image
+from imagen_fast.data import CorruptImage, decode_image, open_image
+from imagen_fast.data.decode import picture as decode
 from imagen_fast.native import JpegError, jpeg_available
 
 

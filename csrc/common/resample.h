@@ -1,0 +1,82 @@
+// The arithmetic of resampling with antialiasing, for host and device: which inputs an output is made of,
+// and their weights.
+//
+// Source: Pillow's `resize` (src/libImaging/Resample.c). The weights of an output are a kernel as wide as the
+// step between outputs, or one input where that is wider, at the distances of the inputs' centres, and add up
+// to one. Rows come first, rounded to 8 bits, then columns, as in Pillow up to version 12 and in torchvision;
+// Pillow 13 turns that round where the height shrinks much more than the width. Pillow's weights have 22
+// binary places; ours have as many as fit 16 bits, so that a processor multiplies pairs of them: a result
+// differs where it lies next to the middle between two integers.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define IMAGEN_FAST_HOST_DEVICE __host__ __device__
+#else
+#define IMAGEN_FAST_HOST_DEVICE
+#endif
+
+namespace imagen_fast {
+
+enum class Filter : int { bilinear = 0, bicubic = 1 };
+
+// One direction: `outputs` equal steps over [from, to) of `inputs` values, none outside of which is seen.
+struct Axis {
+    Filter filter;
+    double from, to;
+    std::int64_t inputs, outputs;
+};
+
+// Inputs first .. first + count.
+struct Reach {
+    std::int64_t first, count;
+};
+
+IMAGEN_FAST_HOST_DEVICE inline double support(Filter filter) { return filter == Filter::bilinear ? 1 : 2; }
+
+IMAGEN_FAST_HOST_DEVICE inline double kernel(Filter filter, double x) {
+    x = x < 0 ? -x : x;
+    if (filter == Filter::bilinear) return x < 1 ? 1 - x : 0;
+    constexpr double a = -0.5;  // Keys 1981
+    if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+    if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
+    return 0;
+}
+
+IMAGEN_FAST_HOST_DEVICE inline double step_of(const Axis& axis) {
+    return (axis.to - axis.from) / axis.outputs;
+}
+
+IMAGEN_FAST_HOST_DEVICE inline double width_of(const Axis& axis) {
+    const double step = step_of(axis);
+    return step < 1 ? 1 : step;
+}
+
+IMAGEN_FAST_HOST_DEVICE inline double centre_of(const Axis& axis, std::int64_t output) {
+    return axis.from + (output + 0.5) * step_of(axis);
+}
+
+IMAGEN_FAST_HOST_DEVICE inline Reach reach_of(const Axis& axis, std::int64_t output) {
+    const double centre = centre_of(axis, output), half = support(axis.filter) * width_of(axis);
+    // As in C, towards zero: only what is below zero rounds up, and that is cut off.
+    std::int64_t first = static_cast<std::int64_t>(centre - half + 0.5);
+    std::int64_t last = static_cast<std::int64_t>(centre + half + 0.5);
+    first = first < 0 ? 0 : first;
+    last = last > axis.inputs ? axis.inputs : last;
+    return {first, last - first};
+}
+
+// Not yet divided by their sum.
+IMAGEN_FAST_HOST_DEVICE inline double weight_of(const Axis& axis, std::int64_t output, std::int64_t input) {
+    return kernel(axis.filter, (input - centre_of(axis, output) + 0.5) / width_of(axis));
+}
+
+// The most inputs of an output.
+IMAGEN_FAST_HOST_DEVICE inline std::int64_t most_inputs(const Axis& axis) {
+    const double half = support(axis.filter) * width_of(axis);
+    const std::int64_t whole = static_cast<std::int64_t>(half);
+    return (whole < half ? whole + 1 : whole) * 2 + 1;
+}
+
+}  // namespace imagen_fast

@@ -1,0 +1,223 @@
+#include "cpu/decode_batch.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+#include "cpu/resample.h"
+#include "cpu/workers.h"
+
+namespace imagen_fast {
+
+namespace {
+
+constexpr std::int64_t whole_lines(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+bool turned(int orientation) { return orientation >= 5; }
+
+JpegSize upright(JpegSize stored, int orientation) {
+    return turned(orientation) ? JpegSize{stored.height, stored.width} : stored;
+}
+
+// Where the upright pixel (x, y) of an image of this stored size lies.
+struct Place {
+    std::int64_t x, y;
+};
+Place stored_place(int orientation, JpegSize stored, std::int64_t x, std::int64_t y) {
+    if (turned(orientation)) std::swap(x, y);
+    const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+    const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+    return {from_right ? stored.width - 1 - x : x, from_below ? stored.height - 1 - y : y};
+}
+
+// A thread's own decoder and memory.
+class Decoder {
+public:
+    JpegSize size(const Picture& picture) {
+        if (picture.width) return {picture.width, picture.height};
+        const JpegSize stored = reader_.open(picture.data, picture.size);
+        return upright(stored, orientation());
+    }
+
+    void decode(const Picture& picture, const View& view, const Resampling& resampling,
+                const ImageOutput& output) {
+        if (picture.width) return from_pixels(picture, view, resampling.filter, output);
+        const JpegSize stored = reader_.open(picture.data, picture.size);
+        const int turn = orientation();
+        check(view, upright(stored, turn));
+        if (turn == 1) return from_rows(stored, view, resampling, output);
+
+        // Upright first, and then as any pixels: few photographs come here.
+        const Place a = stored_place(turn, stored, view.box.left, view.box.top);
+        const Place b = stored_place(turn, stored, view.box.right - 1, view.box.bottom - 1);
+        const Region region{std::min(a.x, b.x), std::min(a.y, b.y), std::max(a.x, b.x) + 1,
+                            std::max(a.y, b.y) + 1};
+        reader_.start(region);
+        const std::int64_t width = view.box.width(), height = view.box.height();
+        upright_.resize(static_cast<std::size_t>(3 * width * height + ROW_SLACK));
+        const JpegSize part{region.width(), region.height()};
+        // Turning is its own opposite, but for the two quarter turns, which are each other's.
+        const int back = turn == 6 ? 8 : turn == 8 ? 6 : turn;
+        const JpegSize whole{width, height};
+        for (std::int64_t y = 0; y < part.height; ++y) {
+            const std::uint8_t* row = reader_.rows(1).pixels;
+            for (std::int64_t x = 0; x < part.width; ++x) {
+                const Place to = stored_place(back, whole, x, y);
+                std::memcpy(upright_.data() + 3 * (to.y * width + to.x), row + 3 * x, 3);
+            }
+        }
+        reader_.finish();
+        View moved = view;
+        moved.box = {0, 0, width, height};
+        from_pixels({upright_.data(), 0, width, height}, moved, resampling.filter, output);
+    }
+
+private:
+    int orientation() const {
+        const int found = reader_.orientation();
+        if (!found) throw JpegError("the orientation is not plain");
+        return found;
+    }
+
+    static void check(const View& view, JpegSize size) {
+        const Region& box = view.box;
+        if (box.left < 0 || box.top < 0 || box.left >= box.right || box.top >= box.bottom ||
+            box.right > size.width || box.bottom > size.height)
+            throw std::invalid_argument("the box must be a non-empty part of the image's " +
+                                        std::to_string(size.width) + "x" + std::to_string(size.height) +
+                                        " pixels");
+    }
+
+    void set_taps(const View& view, const Axis& across, const Axis& down, const ImageOutput& output) {
+        across_.set(across, view.left, output.width, view.mirrored);
+        down_.set(down, view.top, output.height, false);
+        pitch_ = whole_lines(3 * output.width + ROW_SLACK);
+        rows_.resize(static_cast<std::size_t>(down_.all().count * pitch_ + ROW_SLACK));
+        line_.resize(static_cast<std::size_t>(whole_lines(3 * output.width + ROW_SLACK)));
+        planes_.resize(static_cast<std::size_t>(3 * whole_lines(output.width)));
+    }
+
+    // The rows from this number on of those that the view is made of.
+    void take_rows(std::int64_t number, std::uint8_t* pixels, std::int64_t pitch, std::int64_t count,
+                   const ImageOutput& output) {
+        if (output.channels == 1)
+            for (std::int64_t y = 0; y < count; ++y) make_gray(pixels + y * pitch);
+        IMAGEN_FAST_BEST(resample_rows)
+        (across_, pixels, pitch, count, rows_.data() + number * pitch_, pitch_);
+    }
+
+    // As Pillow computes it; all three channels have it.
+    void make_gray(std::uint8_t* pixels) {
+        for (std::uint8_t* p = pixels; p != pixels + 3 * across_.all().count; p += 3)
+            p[0] = p[1] = p[2] =
+                static_cast<std::uint8_t>((19595u * p[0] + 38470u * p[1] + 7471u * p[2] + 0x8000u) >> 16);
+    }
+
+    void put(const ImageOutput& output) {
+        for (std::int64_t y = 0; y < output.height; ++y) {
+            IMAGEN_FAST_BEST(resample_column)(down_, y, rows_.data(), pitch_, 3 * output.width, line_.data());
+            IMAGEN_FAST_BEST(put_row)(output, y, line_.data(), planes_.data());
+        }
+    }
+
+    void from_pixels(const Picture& picture, const View& view, Filter filter, const ImageOutput& output) {
+        check(view, {picture.width, picture.height});
+        const Region& box = view.box;
+        set_taps(view, axis(filter, 0, box.width(), box.width(), view.wide),
+                 axis(filter, 0, box.height(), box.height(), view.high), output);
+        const std::int64_t left = box.left + across_.all().first, count = across_.all().count;
+        line_of_pixels_.resize(static_cast<std::size_t>(3 * count + ROW_SLACK));
+        for (std::int64_t y = 0; y < down_.all().count; ++y) {
+            const std::int64_t row = box.top + down_.all().first + y;
+            // Copied, since what lies beyond the last row is not ours to read.
+            std::memcpy(line_of_pixels_.data(), picture.data + 3 * (row * picture.width + left),
+                        static_cast<std::size_t>(3 * count));
+            take_rows(y, line_of_pixels_.data(), 0, 1, output);
+        }
+        put(output);
+    }
+
+    // Each row is resampled while it is in the cache.
+    void from_rows(JpegSize stored, const View& view, const Resampling& resampling,
+                   const ImageOutput& output) {
+        const int eighths = scale(view, resampling);
+        const JpegSize scaled = eighths == 8 ? stored : reader_.scaled(eighths);
+        const double x = eighths / 8.0, y = eighths / 8.0;
+        const Region box{static_cast<std::int64_t>(std::floor(view.box.left * x)),
+                         static_cast<std::int64_t>(std::floor(view.box.top * y)),
+                         std::min(static_cast<std::int64_t>(std::ceil(view.box.right * x)), scaled.width),
+                         std::min(static_cast<std::int64_t>(std::ceil(view.box.bottom * y)), scaled.height)};
+        set_taps(view,
+                 axis(resampling.filter, view.box.left * x - box.left, view.box.right * x - box.left,
+                      box.width(), view.wide),
+                 axis(resampling.filter, view.box.top * y - box.top, view.box.bottom * y - box.top,
+                      box.height(), view.high),
+                 output);
+        const std::int64_t left = box.left + across_.all().first, top = box.top + down_.all().first;
+        reader_.start({left, top, left + across_.all().count, top + down_.all().count}, eighths);
+        for (std::int64_t row = 0; row < down_.all().count;) {
+            const JpegReader::Rows rows = reader_.rows(down_.all().count - row);
+            take_rows(row, rows.pixels, rows.pitch, rows.count, output);
+            row += rows.count;
+        }
+        reader_.finish();
+        put(output);
+    }
+
+    static int scale(const View& view, const Resampling& resampling) {
+        if (resampling.least_pixels <= 0) return 8;
+        const double left = std::min(static_cast<double>(view.box.width()) / view.wide,
+                                     static_cast<double>(view.box.height()) / view.high) /
+                            resampling.least_pixels;
+        return left >= 8 ? 1 : left >= 4 ? 2 : left >= 2 ? 4 : 8;
+    }
+
+    static Axis axis(Filter filter, double from, double to, std::int64_t inputs, std::int64_t outputs) {
+        return {filter, from, to, inputs, outputs};
+    }
+
+    JpegReader reader_;
+    Taps across_, down_;
+    std::int64_t pitch_ = 0;
+    std::vector<std::uint8_t> rows_, line_, planes_, line_of_pixels_, upright_;
+};
+
+// Calls work(decoder, i) for each picture, and notes what it throws.
+template <class Work>
+Failures for_each_picture(const std::vector<Picture>& pictures, int threads, Work work) {
+    Failures failures(pictures.size());
+    share_out<Decoder>(static_cast<std::int64_t>(pictures.size()), threads,
+                       [&](Decoder& decoder, std::int64_t i) {
+                           try {
+                               work(decoder, static_cast<std::size_t>(i));
+                           } catch (const std::exception& error) {
+                               failures[static_cast<std::size_t>(i)] = error.what();
+                           }
+                       });
+    return failures;
+}
+
+}  // namespace
+
+std::int64_t size_of(PixelType type) {
+    return type == PixelType::uint8 ? 1 : type == PixelType::float32 ? 4 : 2;
+}
+
+Failures picture_sizes(const std::vector<Picture>& pictures, std::vector<JpegSize>& sizes, int threads) {
+    sizes.assign(pictures.size(), {0, 0});
+    return for_each_picture(pictures, threads,
+                            [&](Decoder& decoder, std::size_t i) { sizes[i] = decoder.size(pictures[i]); });
+}
+
+Failures decode_batch(const std::vector<Picture>& pictures, const std::vector<View>& views,
+                      const Resampling& resampling, const ImageOutput& first, std::int64_t bytes,
+                      const std::int64_t* places, int threads) {
+    return for_each_picture(pictures, threads, [&](Decoder& decoder, std::size_t i) {
+        ImageOutput output = first;
+        output.data = static_cast<char*>(first.data) + places[i] * bytes;
+        decoder.decode(pictures[i], views[i], resampling, output);
+    });
+}
+
+}  // namespace imagen_fast

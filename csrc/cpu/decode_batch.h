@@ -1,0 +1,48 @@
+// Encoded images to the views of them that a model is fed with: decoded where they are seen, resampled,
+// mirrored, normalised, as planes or as patches.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/resample.h"
+#include "cpu/image_output.h"
+#include "cpu/jpeg.h"
+
+namespace imagen_fast {
+
+// Part of an upright image, resampled to wide x high pixels as if there were nothing around it. Of these the
+// view has those from (left, top) on, as many as the output has.
+struct View {
+    Region box;
+    std::int64_t wide, high, left, top;
+    bool mirrored;
+};
+
+// A JPEG, or, with a width and a height, upright RGB pixels.
+struct Picture {
+    const std::uint8_t* data;
+    std::size_t size;
+    std::int64_t width = 0, height = 0;
+};
+
+struct Resampling {
+    Filter filter = Filter::bilinear;
+    // A JPEG may be decoded at 1/8, 1/4 or 1/2 of its scale where that leaves so many pixels for each one of
+    // the view, along both sides; 0: never.
+    double least_pixels = 0;
+};
+
+// What is wrong with each picture; empty: nothing. Of such a picture the output is not written.
+using Failures = std::vector<std::string>;
+
+// Upright sizes from the headers; {0, 0} where one fails.
+Failures picture_sizes(const std::vector<Picture>& pictures, std::vector<JpegSize>& sizes, int threads);
+
+// Picture i goes to `first`, moved by places[i] times `bytes`.
+Failures decode_batch(const std::vector<Picture>& pictures, const std::vector<View>& views,
+                      const Resampling& resampling, const ImageOutput& first, std::int64_t bytes,
+                      const std::int64_t* places, int threads);
+
+}  // namespace imagen_fast

@@ -1,0 +1,26 @@
+// Work that threads of our own share out among themselves, one piece after another: for pieces that take
+// unequally long. OpenMP's threads would stay behind in every thread that calls, and do not outlive a fork.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace imagen_fast {
+
+// Calls work(state, i) for i below `count`; each thread makes one `State`. `work` must not throw.
+template <class State, class Work>
+void share_out(std::int64_t count, int threads, Work work) {
+    std::atomic<std::int64_t> next{0};
+    const auto run = [&] {
+        State state;
+        for (std::int64_t i = next++; i < count; i = next++) work(state, i);
+    };
+    std::vector<std::thread> others;
+    for (std::int64_t t = 1; t < threads && t < count; ++t) others.emplace_back(run);
+    run();
+    for (std::thread& other : others) other.join();
+}
+
+}  // namespace imagen_fast
