@@ -115,9 +115,10 @@ private:
     }
 
     void put(const ImageOutput& output) {
+        const RepeatedChannels repeated(output);
         for (std::int64_t y = 0; y < output.height; ++y) {
             IMAGEN_FAST_BEST(resample_column)(down_, y, rows_.data(), pitch_, 3 * output.width, line_.data());
-            IMAGEN_FAST_BEST(put_row)(output, y, line_.data(), planes_.data());
+            IMAGEN_FAST_BEST(put_row)(output, repeated, y, line_.data(), planes_.data());
         }
     }
 

@@ -35,38 +35,42 @@ void put(Half* to, Floats x) {
 #endif
 }
 
-// Scale and shift by channel, again and again: three registers of them, whatever their size.
-struct Pattern {
-    explicit Pattern(const ImageOutput& output, std::int64_t channels, std::int64_t first) {
-        for (int i = 0; i < 3 * LANES; ++i) {
-            scale[i] = output.scale[first + i % channels];
-            shift[i] = output.shift[first + i % channels];
-        }
-    }
-    Floats of(Floats x, std::int64_t at) const {
-        return x * load(scale + at % (3 * LANES)) + load(shift + at % (3 * LANES));
-    }
-    float scale[3 * LANES], shift[3 * LANES];
+static_assert(REPEATED % LANES == 0);
+
+// Of one channel.
+struct Same {
+    Floats scale, shift;
+    Floats of(Floats x, std::int64_t) const { return x * scale + shift; }
 };
 
-template <class T>
-void convert(const Pattern& pattern, const std::uint8_t* from, std::int64_t count, T* to) {
+// Of all, one after another.
+struct InTurn {
+    const RepeatedChannels& channels;
+    Floats of(Floats x, std::int64_t at) const {
+        return x * load(channels.scale + at % REPEATED) + load(channels.shift + at % REPEATED);
+    }
+};
+
+template <class Affine, class T>
+void convert(const Affine& affine, const std::uint8_t* from, std::int64_t count, T* to) {
     std::int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) put(to + i, pattern.of(values(from + i), i));
+    for (; i + LANES <= count; i += LANES) put(to + i, affine.of(values(from + i), i));
     if (i == count) return;
     std::uint8_t bytes[LANES] = {};
     std::memcpy(bytes, from + i, static_cast<std::size_t>(count - i));
     T rest[LANES];
-    put(rest, pattern.of(values(bytes), i));
+    put(rest, affine.of(values(bytes), i));
     std::memcpy(to + i, rest, static_cast<std::size_t>(count - i) * sizeof(T));
 }
 
-void convert(const Pattern&, const std::uint8_t* from, std::int64_t count, std::uint8_t* to) {
+template <class Affine>
+void convert(const Affine&, const std::uint8_t* from, std::int64_t count, std::uint8_t* to) {
     std::memcpy(to, from, static_cast<std::size_t>(count));
 }
 
 template <class T>
-void put_row_as(const ImageOutput& output, std::int64_t y, const std::uint8_t* pixels, std::uint8_t* planes) {
+void put_row_as(const ImageOutput& output, const RepeatedChannels& repeated, std::int64_t y,
+                const std::uint8_t* pixels, std::uint8_t* planes) {
     const std::int64_t width = output.width, channels = output.channels, patch = output.patch;
     T* data = static_cast<T*>(output.data);
     const std::int64_t plane = (width + 63) / 64 * 64;
@@ -81,28 +85,30 @@ void put_row_as(const ImageOutput& output, std::int64_t y, const std::uint8_t* p
     }
     if (!patch) {
         for (std::int64_t c = 0; c < channels; ++c)
-            convert(Pattern(output, 1, c), planes + c * plane, width, data + (c * output.height + y) * width);
+            convert(Same{all(output.scale[c]), all(output.shift[c])}, planes + c * plane, width,
+                    data + (c * output.height + y) * width);
         return;
     }
-    const Pattern pattern(output, channels, 0);
     const std::uint8_t* from = whole_pixels ? pixels : planes;
     const std::int64_t run = patch * channels, across = width / patch;
     for (std::int64_t p = 0; p < across; ++p)
-        convert(pattern, from + p * run, run, data + ((y / patch * across + p) * patch + y % patch) * run);
+        convert(InTurn{repeated}, from + p * run, run,
+                data + ((y / patch * across + p) * patch + y % patch) * run);
 }
 
 }  // namespace
 
-void put_row(const ImageOutput& output, std::int64_t y, const std::uint8_t* pixels, std::uint8_t* planes) {
+void put_row(const ImageOutput& output, const RepeatedChannels& repeated, std::int64_t y,
+             const std::uint8_t* pixels, std::uint8_t* planes) {
     switch (output.type) {
         case PixelType::uint8:
-            return put_row_as<std::uint8_t>(output, y, pixels, planes);
+            return put_row_as<std::uint8_t>(output, repeated, y, pixels, planes);
         case PixelType::float32:
-            return put_row_as<float>(output, y, pixels, planes);
+            return put_row_as<float>(output, repeated, y, pixels, planes);
         case PixelType::bfloat16:
-            return put_row_as<BFloat16>(output, y, pixels, planes);
+            return put_row_as<BFloat16>(output, repeated, y, pixels, planes);
         case PixelType::float16:
-            return put_row_as<Half>(output, y, pixels, planes);
+            return put_row_as<Half>(output, repeated, y, pixels, planes);
     }
 }
 

@@ -1,6 +1,7 @@
 """Real data without a download: what scikit-learn and scikit-image ship inside their wheels."""
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -64,15 +65,10 @@ def photos(size: int = 64) -> ArraySource:
     """
     if size < 1:
         raise InvalidInput(f"the side of a tile must be at least 1 pixel, not {size}")
-    folders = {package: _package(package, "photos") for package in ("skimage", "sklearn")}
     tiles: list[np.ndarray] = []
     classes: list[str] = []
-    for name, package, file, factor in PHOTOGRAPHS:
-        path = folders[package] / file
-        if not path.is_file():
-            continue
-        with Image.open(path) as image:
-            cut = _tiles(np.asarray(image.convert("RGB").reduce(factor)), size)
+    for name, image in photographs():
+        cut = _tiles(np.asarray(image), size)
         if len(cut):
             tiles.append(cut)
             classes.append(name)
@@ -87,6 +83,16 @@ def photos(size: int = 64) -> ArraySource:
         native_size=size,
         images=np.concatenate(tiles),
     )
+
+
+def photographs() -> Iterator[tuple[str, Image.Image]]:
+    """The colour photographs in the wheels, with their names. Raises `MissingPackage` without those."""
+    folders = {package: _package(package, "photos") for package in ("skimage", "sklearn")}
+    for name, package, file, factor in PHOTOGRAPHS:
+        path = folders[package] / file
+        if path.is_file():
+            with Image.open(path) as image:
+                yield name, image.convert("RGB").reduce(factor)
 
 
 def _tiles(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -1,0 +1,129 @@
+"""Encoded photographs to training-ready tensors, beside other pipelines: one thread each.
+
+The views are the same for all: random resized crops, half of them mirrored. Everyone normalises to float32
+and keeps the memory of its batch; *new memory* is ours with a new tensor for each batch. At a smaller scale
+(`dct scaling`) and without antialiasing (OpenCV) pixels differ: by how much is in the record.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from imagen_fast.benchmarks.contender import OURS, Contender
+from imagen_fast.benchmarks.contest import Contest
+from imagen_fast.benchmarks.correctness import Verdict
+from imagen_fast.benchmarks.decode_corpus import LARGE, SMALL, jpegs
+from imagen_fast.benchmarks.measure import Call, Effort
+from imagen_fast.benchmarks.peers import DALI, OPENCV, SIMPLEJPEG, TORCHVISION, image_pipelines
+from imagen_fast.benchmarks.peers.image_pipelines import MEAN, STD, Pipeline, Work
+from imagen_fast.data import decode_batch
+from imagen_fast.data.views import Views, random_boxes
+from imagen_fast.errors import InvalidInput
+
+QUICK = Effort(warmup=1, least=3, most=9, seconds=3)
+FULL = Effort(warmup=1, least=7, most=60, seconds=40)
+
+SIDE = 224
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+# Of 255 levels, from Pillow's antialiased resize: what ours promises, and what others may lack at most to
+# count as the same work.
+SAME = {"mean": 0.05, "maximum": 2.0}
+OTHER = {"mean": 3.0, "maximum": 255.0}
+
+Build = Callable[[Work], Pipeline]
+
+
+def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
+    if device.type != "cpu":
+        raise InvalidInput("the suite decode measures the CPU's pipelines; run it with --device cpu")
+    effort = QUICK if quick else FULL
+    yield contest("500x375", SMALL, 16 if quick else 64, effort)
+    if not quick:
+        yield contest("2048x1536", LARGE, 16, effort)
+
+
+def contest(name: str, size: tuple[int, int], count: int, effort: Effort) -> Contest:
+    absent = [absence for peer in (TORCHVISION, SIMPLEJPEG, OPENCV, DALI) if (absence := peer.absence())]
+    case = f"decode {name} B{count} crop {SIDE} fp32"
+    return Contest(case, "decode", partial(_contenders, case, size, count), effort, tuple(absent))
+
+
+def _contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Contender]:
+    large = size == LARGE
+    ours: dict[str, tuple[Build, dict[str, float]]] = {OURS: (_ours, SAME)}
+    if large:
+        ours[f"{OURS}, dct scaling"] = (partial(_ours, dct_scaling=1.0), OTHER)
+    else:
+        ours[f"{OURS}, new memory"] = (partial(_ours, keep=False), SAME)
+    theirs: dict[str, tuple[Build, dict[str, float]]] = {}
+    if TORCHVISION.absence() is None:
+        theirs["Pillow, torchvision v1"] = (image_pipelines.pillow, SAME)
+        theirs["torchvision.io, v2"] = (image_pipelines.torchvision_v2, SAME)
+    if SIMPLEJPEG.absence() is None and OPENCV.absence() is None:
+        theirs["simplejpeg, OpenCV"] = (image_pipelines.opencv, OTHER)
+    if DALI.absence() is None:
+        theirs["DALI"] = (image_pipelines.dali, OTHER)
+    for name, (build, bound) in (ours | theirs).items():
+        facts = {"images": count, "image": f"{size[0]}x{size[1]}", "threads": 1}
+        yield Contender(case, name, partial(_prepare, build, bound, size, count), facts)
+
+
+def work(size: tuple[int, int], count: int) -> Work:
+    rng = np.random.default_rng(0)
+    boxes = random_boxes(rng, np.tile(size, (count, 1)), SCALE, RATIO)
+    return Work(jpegs(count, size), boxes, rng.random(count) < 0.5, SIDE)
+
+
+def _ours(given: Work, keep: bool = True, dct_scaling: float | None = None) -> Pipeline:
+    views = Views.of_boxes(given.boxes, (given.side, given.side), given.mirrored)
+    out = given.out() if keep else None
+
+    def run() -> Tensor:
+        made = decode_batch(
+            given.images, views, given.side, mean=MEAN, std=STD, threads=1, dct_scaling=dct_scaling, out=out
+        )
+        assert not made.failed
+        return made.pixels
+
+    return run
+
+
+def _prepare(
+    build: Build, bound: dict[str, float], size: tuple[int, int], count: int
+) -> tuple[Call, Verdict]:
+    # Everyone's threads: a loader's worker has one.
+    torch.set_num_threads(1)
+    given = work(size, count)
+    run = build(given)
+    return run, verdict(run(), truth(given), bound)
+
+
+def truth(given: Work) -> Tensor:
+    """Pillow alone."""
+    out = given.out()
+    for i, (data, box) in enumerate(zip(given.images, given.boxes.tolist(), strict=True)):
+        image = Image.open(io.BytesIO(data)).convert("RGB").crop(box)
+        image = image.resize((given.side, given.side), Image.Resampling.BILINEAR)
+        pixels = np.asarray(image)[:, ::-1] if given.mirrored[i] else np.asarray(image)
+        out[i] = torch.from_numpy((pixels / 255 - np.array(MEAN)) / np.array(STD)).permute(2, 0, 1)
+    return out
+
+
+def verdict(made: Tensor, wanted: Tensor, bound: dict[str, float]) -> Verdict:
+    """How many of 255 levels the pixels differ from Pillow's."""
+    levels = 255 * torch.tensor(STD)[:, None, None]
+    difference = ((made - wanted) * levels).abs()
+    found = {"mean": float(difference.mean()), "maximum": float(difference.max())}
+    evidence: dict[str, Any] = {
+        f"levels from Pillow, {kind}": {"error": found[kind], "bound": bound[kind]} for kind in found
+    }
+    # A NaN is within no bound; a level is not a whole one after normalising.
+    return Verdict(all(found[kind] <= bound[kind] + 1e-3 for kind in found), evidence)

@@ -1,0 +1,148 @@
+"""What others make of encoded images: decode, crop a given box, resize with antialiasing, mirror, normalise.
+
+Each takes a batch of JPEGs and fills a float32 tensor [B, 3, H, W], which everyone keeps between calls, with
+one thread.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Images, the box (left, top, right, bottom) of each, whether it is mirrored; the side that comes out."""
+
+    images: Sequence[bytes]
+    boxes: np.ndarray
+    mirrored: np.ndarray
+    side: int
+
+    def out(self) -> Tensor:
+        return torch.empty(len(self.images), 3, self.side, self.side)
+
+
+Pipeline = Callable[[], Tensor]
+
+
+def pillow(work: Work) -> Pipeline:
+    """Pillow with torchvision's transforms, as ImageFolder's users have them."""
+    from torchvision.transforms import functional
+
+    out = work.out()
+
+    def run() -> Tensor:
+        for i, (data, box) in enumerate(zip(work.images, work.boxes.tolist(), strict=True)):
+            image = Image.open(io.BytesIO(data)).convert("RGB")
+            left, top, right, bottom = box
+            view = functional.resized_crop(
+                image, top, left, bottom - top, right - left, [work.side, work.side]
+            )
+            if work.mirrored[i]:
+                view = functional.hflip(view)
+            out[i] = functional.normalize(functional.to_tensor(view), MEAN, STD, inplace=True)
+        return out
+
+    return run
+
+
+def torchvision_v2(work: Work) -> Pipeline:
+    """torchvision's own decoder, and its transforms of uint8 tensors."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+    from torchvision.transforms.v2 import functional
+
+    out = work.out()
+    encoded = [torch.from_numpy(np.frombuffer(data, np.uint8).copy()) for data in work.images]
+
+    def run() -> Tensor:
+        for i, (data, box) in enumerate(zip(encoded, work.boxes.tolist(), strict=True)):
+            image = decode_jpeg(data, mode=ImageReadMode.RGB)
+            left, top, right, bottom = box
+            view = functional.resized_crop(
+                image, top, left, bottom - top, right - left, [work.side, work.side], antialias=True
+            )
+            if work.mirrored[i]:
+                view = functional.horizontal_flip(view)
+            view = functional.to_dtype(view, torch.float32, scale=True)
+            out[i] = functional.normalize(view, list(MEAN), list(STD), inplace=True)
+        return out
+
+    return run
+
+
+def opencv(work: Work) -> Pipeline:
+    """simplejpeg's decoder and OpenCV's linear resize, which has no antialiasing."""
+    import cv2
+    import simplejpeg
+
+    cv2.setNumThreads(1)
+    out = work.out()
+    scale = (1 / (255 * np.array(STD))).astype(np.float32)
+    shift = (-np.array(MEAN) / np.array(STD)).astype(np.float32)
+
+    def run() -> Tensor:
+        for i, (data, box) in enumerate(zip(work.images, work.boxes.tolist(), strict=True)):
+            image = simplejpeg.decode_jpeg(data)
+            left, top, right, bottom = box
+            view = cv2.resize(
+                image[top:bottom, left:right], (work.side, work.side), interpolation=cv2.INTER_LINEAR
+            )
+            if work.mirrored[i]:
+                view = view[:, ::-1]
+            out[i] = torch.from_numpy(view * scale + shift).permute(2, 0, 1)
+        return out
+
+    return run
+
+
+def dali(work: Work) -> Pipeline:
+    """DALI's pipeline for the CPU, with the crop fused into the decoder."""
+    from nvidia.dali import fn, pipeline_def, types
+
+    encoded = [np.frombuffer(data, np.uint8) for data in work.images]
+    corners, extents = work.boxes[:, :2], work.boxes[:, 2:] - work.boxes[:, :2]
+    mirrored = [np.array(x, np.int32) for x in work.mirrored]  # DALI takes no scalar
+    side, mean, std = work.side, [255 * x for x in MEAN], [255 * x for x in STD]
+
+    @pipeline_def(
+        batch_size=len(encoded),
+        num_threads=1,
+        device_id=None,
+        exec_async=False,
+        exec_pipelined=False,
+        prefetch_queue_depth=1,
+    )
+    def define():
+        # The batches so far would come as an argument to a source that takes one.
+        data, anchor, shape, mirror = (
+            fn.external_source(source=iter(partial(list, given), None), batch=True)
+            for given in (encoded, corners, extents, mirrored)
+        )
+        image = fn.decoders.image_slice(
+            data, anchor, shape, axis_names="WH", normalized_anchor=False, normalized_shape=False
+        )
+        image = fn.resize(
+            image, resize_x=side, resize_y=side, interp_type=types.INTERP_LINEAR, antialias=True
+        )
+        return fn.crop_mirror_normalize(
+            image, mirror=mirror, dtype=types.FLOAT, output_layout="CHW", mean=mean, std=std
+        )
+
+    pipeline = define()
+    pipeline.build()
+
+    def run() -> Tensor:
+        (made,) = pipeline.run()
+        return torch.from_numpy(made.as_array())
+
+    return run

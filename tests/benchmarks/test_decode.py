@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imagen_fast.benchmarks import decode
+from imagen_fast.benchmarks.contender import OURS
+from imagen_fast.benchmarks.decode_corpus import SMALL, jpegs, main
+from imagen_fast.benchmarks.peers import image_pipelines
+from imagen_fast.errors import InvalidInput
+
+pytest.importorskip("skimage")
+pytest.importorskip("sklearn")
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """The suite takes one thread for everyone."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_corpus_is_the_same_each_time_and_of_one_size():
+    first = jpegs(3, SMALL)
+    jpegs.cache_clear()
+    assert jpegs(3, SMALL) == first
+    for data in first:
+        image = Image.open(io.BytesIO(data))
+        assert image.size == SMALL
+        assert image.format == "JPEG"
+        assert 20_000 < len(data) < 200_000
+
+
+def test_the_corpus_can_be_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr("imagen_fast.benchmarks.decode_corpus.COUNT", 1)
+    main(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2048x1536-00.jpg", "500x375-00.jpg"]
+
+
+def test_every_pipeline_that_is_here_does_the_same_work():
+    pytest.importorskip("torchvision")
+    (contest,) = decode.contests(torch.device("cpu"), quick=True)
+    for contender in contest.contenders():
+        call, verdict = contender.prepare()
+        assert verdict.correct, (contender.implementation, verdict.evidence)
+        assert call().shape == (16, 3, decode.SIDE, decode.SIDE)
+    assert next(iter(contest.contenders())).implementation == OURS
+
+
+def test_other_pixels_are_not_the_same():
+    given = decode.work(SMALL, 2)
+    made = decode._ours(given)().clone()
+    assert decode.verdict(made, made, decode.SAME).correct
+    assert not decode.verdict(made.flip(-1), made, decode.SAME).correct
+    assert not decode.verdict(made * torch.nan, made, decode.OTHER).correct
+    one = made.clone()
+    one[0, 0, 0, 0] += 3 / (255 * image_pipelines.STD[0])
+    assert not decode.verdict(one, made, decode.SAME).correct
+
+
+def test_without_peers_ours_is_measured_and_they_are_named(monkeypatch):
+    for name in ("TORCHVISION", "SIMPLEJPEG", "OPENCV", "DALI"):
+        monkeypatch.setattr(decode, name, replace(getattr(decode, name), module="no_such_module_here"))
+    (contest,) = decode.contests(torch.device("cpu"), quick=True)
+    assert [absence.peer for absence in contest.absent] == ["torchvision", "simplejpeg", "OpenCV", "DALI"]
+    contenders = list(contest.contenders())
+    assert [c.implementation for c in contenders] == [OURS, f"{OURS}, new memory"]
+    assert contenders[0].prepare()[1].correct
+
+
+def test_boxes_lie_within_the_images():
+    boxes = decode.work(SMALL, 16).boxes
+    assert bool((boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= np.array(SMALL)).all())
+
+
+def test_a_gpu_is_refused_in_one_sentence():
+    with pytest.raises(InvalidInput, match="run it with --device cpu"):
+        list(decode.contests(torch.device("cuda"), quick=True))
