@@ -13,11 +13,11 @@ RESULTS := benchmarks/results
 # -P: with this folder on the path, transformers would take kernels/ for the package of that name.
 PYTEST := $(BIN)/python -P -m pytest -q
 
-.PHONY: help install demo test lint format build bench gpu aot docs clean
+.PHONY: help install demo test lint format build bench fuzz gpu aot docs clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | lint | format | build | bench | gpu | aot | docs | clean"
+	@echo "make demo | test | lint | format | build | bench | fuzz | gpu | aot | docs | clean"
 
 # --- the environment ----------------------------------------------------------------------------------
 
@@ -53,12 +53,12 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	find csrc -name "*.h" -o -name "*.cpp" -o -name "*.cu" | xargs $(BIN)/clang-format --dry-run -Werror
+	find csrc tests -name "*.h" -o -name "*.cpp" -o -name "*.cu" | xargs $(BIN)/clang-format --dry-run -Werror
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	find csrc -name "*.h" -o -name "*.cpp" -o -name "*.cu" | xargs $(BIN)/clang-format -i
+	find csrc tests -name "*.h" -o -name "*.cpp" -o -name "*.cu" | xargs $(BIN)/clang-format -i
 
 build: $(INSTALLED)
 	rm -rf build/lib* build/bdist*
@@ -69,6 +69,15 @@ bench: $(INSTALLED)
 	for suite in $(SUITES) $(CPU_SUITES); do \
 		$(BIN)/imagen-fast bench $$suite --device cpu --json $(RESULTS)/$$suite-cpu.json || exit 1; \
 	done
+
+# The decoder under sanitizers: files of every odd kind, and a million mutations of them.
+MUTATIONS ?= 1000000
+SEED ?= 1
+fuzz: $(INSTALLED)
+	$(BIN)/python tests/fuzz/corpus.py build/fuzz/corpus
+	cmake -S tests/fuzz -B build/fuzz/program
+	cmake --build build/fuzz/program --parallel
+	build/fuzz/program/fuzz_decode $(MUTATIONS) $(SEED) build/fuzz/corpus/*.jpg
 
 aot: $(INSTALLED)
 	$(BIN)/python -P -m imagen_fast.kernels.aot
