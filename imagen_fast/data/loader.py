@@ -7,25 +7,28 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import numpy as np
 import torch
-from PIL import Image
 
 from imagen_fast.data.augment import (
     Augmentation,
+    CenterCrop,
+    RandomResizedCrop,
     augmentation_for,
     fixed_view,
     random_shifts,
     to_channels,
 )
-from imagen_fast.data.errors import AllCorrupt, CorruptImage
+from imagen_fast.data.decode import decode_batch
+from imagen_fast.data.errors import AllCorrupt
 from imagen_fast.data.seeds import BATCH, CROP, ORDER, generator
 from imagen_fast.data.sources import ArraySource, Source
+from imagen_fast.data.views import Views
 from imagen_fast.errors import InvalidInput
 
 # One task of a thread: long enough that its start costs nothing, short enough that all threads work on
@@ -248,36 +251,62 @@ class Loader:
         return images, np.full(count, -1, dtype=np.int64)
 
     def _fill_stream(self, images: np.ndarray, indices: np.ndarray, mirrored: np.ndarray, first: int) -> None:
-        for row in range(len(images)):
-            for index in self._candidates(first + row):
-                # Drawn anew for each candidate: what a broken image used up must not matter.
-                image = self._view(index, generator(CROP, self.seed, first + row))
-                if image is not None:
-                    pixels = _planes(image)
-                    images[row] = pixels[..., ::-1] if mirrored[row] else pixels
-                    indices[row] = index
-                    break
-            else:
+        rows = np.arange(len(images))
+        candidates = [self._candidates(first + row) for row in range(len(images))]
+        while len(rows):
+            found = [next(candidates[row], None) for row in rows]
+            if None in found:
                 raise self._all_corrupt()
+            # Drawn anew for each candidate: what a broken image used up must not matter.
+            crop = self.augment.crop
+            view = self._fixed_view if crop is None else _OneByOne(crop, self.seed, first + rows)
+            self._fill(images, indices, rows, np.array(found), view, mirrored[rows])
+            rows = rows[indices[rows] < 0]
 
     def _fill_in_order(self, images: np.ndarray, indices: np.ndarray, first: int) -> None:
-        for row in range(len(images)):
-            image = self._view(first + row, None)
-            if image is not None:
-                images[row] = _planes(image)
-                indices[row] = first + row
+        rows = np.arange(len(images))
+        self._fill(images, indices, rows, first + rows, self._fixed_view, np.zeros(len(rows), bool))
 
-    def _view(self, index: int, rng: np.random.Generator | None) -> Image.Image | None:
-        """One image as it enters a batch, or None, noting why, where it is unusable."""
-        try:
-            picture = self.source.picture(index, self.channels)
-            if rng is None or self.augment.crop is None:
-                return self._fixed_view.view(picture, self.size)
-            return self.augment.crop.view(picture, self.size, rng)
-        except (CorruptImage, OSError) as error:
-            with self._lock:
-                self._failed[self.source.path(index)] = getattr(error, "strerror", None) or str(error)
-            return None
+    def _fill(
+        self,
+        images: np.ndarray,
+        indices: np.ndarray,
+        rows: np.ndarray,
+        wanted: np.ndarray,
+        view: "CenterCrop | _OneByOne",
+        mirrored: np.ndarray,
+    ) -> None:
+        """Put images of the source into rows; of one that is unusable note why, and leave its index."""
+        files: list[bytes | np.ndarray] = []
+        there = np.ones(len(rows), bool)
+        for i, index in enumerate(wanted):
+            try:
+                files.append(self.source.encoded(index))
+            except OSError as error:
+                there[i] = False
+                self._note(index, error.strerror or str(error))
+        rows, wanted = rows[there], wanted[there]
+        made = decode_batch(
+            files,
+            view if isinstance(view, CenterCrop) else view.only(there),
+            self.size,
+            flip=mirrored[there],
+            dtype=torch.uint8,
+            channels=self.channels,
+            filter="bicubic",
+            threads=1,  # this one
+            out=torch.from_numpy(images) if len(rows) == len(images) else None,
+        )
+        if len(rows) < len(images):
+            images[rows] = made.pixels.numpy()
+        for i, reason in made.failed.items():
+            self._note(wanted[i], reason)
+        good = np.array([i not in made.failed for i in range(len(rows))], bool)
+        indices[rows[good]] = wanted[good]
+
+    def _note(self, index: int, reason: str) -> None:
+        with self._lock:
+            self._failed[self.source.path(index)] = reason
 
     # The order of the stream. Position p is image number p % len of epoch p // len.
 
@@ -307,6 +336,25 @@ class Loader:
 
 
 @dataclass(frozen=True)
+class _OneByOne:
+    """Random crops that depend on the positions in the stream alone."""
+
+    crop: RandomResizedCrop
+    seed: int
+    positions: np.ndarray
+
+    def only(self, which: np.ndarray) -> "_OneByOne":
+        return replace(self, positions=self.positions[which])
+
+    def views(self, sizes: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> Views:
+        boxes = [
+            self.crop.box(generator(CROP, self.seed, int(position)), int(width), int(height))
+            for position, (width, height) in zip(self.positions, sizes, strict=True)
+        ]
+        return Views.of_boxes(np.array(boxes, dtype=np.int64).reshape(-1, 4), size)
+
+
+@dataclass(frozen=True)
 class _Started:
     """A batch under way: the tasks that fill it, and what is left to do after them."""
 
@@ -320,12 +368,6 @@ class _Started:
 
 def _chunks(count: int) -> list[slice]:
     return [slice(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
-
-
-def _planes(image: Image.Image) -> np.ndarray:
-    """[C, H, W] of an image in mode "RGB" or "L"."""
-    pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _statistics(source: Source, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

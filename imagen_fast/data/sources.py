@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
-from PIL import Image
 
-from imagen_fast.data.decode import DecodedPicture, Picture, open_image
 from imagen_fast.data.errors import MissingFolder, NoImages, TooFewImages
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
@@ -43,8 +41,8 @@ class Source:
         """What to call an image in a report: its path, relative to the source."""
         raise NotImplementedError
 
-    def picture(self, index: int, channels: int) -> Picture:
-        """One image, ready to be cropped; raises `CorruptImage` or OSError where it cannot be had."""
+    def encoded(self, index: int) -> bytes | np.ndarray:
+        """One image as `decode_batch` takes it: bytes or pixels. Raises OSError where it cannot be read."""
         raise NotImplementedError
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Self:
@@ -75,12 +73,9 @@ class ArraySource(Source):
     def path(self, index: int) -> str:
         return f"{self.name}[{index}]"
 
-    def picture(self, index: int, channels: int) -> Picture:
-        pixels = self.images[index]
-        image = Image.fromarray(
-            pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
-        )
-        return DecodedPicture(image.convert("RGB" if channels == 3 else "L"))
+    def encoded(self, index: int) -> np.ndarray:
+        pixels = self.images[index].transpose(1, 2, 0)
+        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Self:
         chosen = np.asarray(indices, dtype=np.int64)
@@ -132,8 +127,8 @@ class FolderSource(Source):
     def path(self, index: int) -> str:
         return self.files[index]
 
-    def picture(self, index: int, channels: int) -> Picture:
-        return open_image((self.root / self.files[index]).read_bytes(), channels)
+    def encoded(self, index: int) -> bytes:
+        return (self.root / self.files[index]).read_bytes()
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Self:
         chosen = np.asarray(indices, dtype=np.int64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from imagen_fast.data import CenterCrop, CorruptImage, FolderSource, open_image
+from imagen_fast.data import CenterCrop, FolderSource, decode_batch
 from imagen_fast.errors import InvalidInput
 from imagen_fast.tasks.classifier import Classifier
 from imagen_fast.train import choose_device
@@ -80,20 +79,23 @@ def read_images(
     """Of each file, and each image of each folder, its pixels uint8 [C, H, W], or why they cannot be read.
 
     Args:
-        ahead: files that are read at a time, by several threads.
+        ahead: files that are read at a time, and decoded by several threads.
     """
-
-    def read(path: Path) -> np.ndarray | str:
-        try:
-            pixels = np.asarray(view.view(open_image(path.read_bytes(), channels), side))
-        except (CorruptImage, OSError) as error:
-            return getattr(error, "strerror", None) or str(error)
-        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
     paths = _files(images)
-    with ThreadPoolExecutor(thread_name_prefix="imagen-fast-data") as pool:
-        while part := list(islice(paths, ahead)):
-            yield from zip(part, pool.map(read, part), strict=True)
+    while part := list(islice(paths, ahead)):
+        reasons: dict[Path, str] = {}
+        read: list[tuple[Path, bytes]] = []
+        for path in part:
+            try:
+                read.append((path, path.read_bytes()))
+            except OSError as error:
+                reasons[path] = error.strerror or str(error)
+        made = decode_batch(
+            [data for _, data in read], view, side, dtype=torch.uint8, channels=channels, filter="bicubic"
+        )
+        pixels = {path: made.pixels[i].numpy() for i, (path, _) in enumerate(read)}
+        reasons |= {read[i][0]: reason for i, reason in made.failed.items()}
+        yield from ((path, reasons.get(path, pixels.get(path, ""))) for path in part)
 
 
 def _files(images: Iterable[str | Path]) -> Iterator[Path]:

@@ -265,6 +265,18 @@ def test_extreme_shapes_get_the_largest_box_within_the_ratio():
     assert boxes.tolist() == [[493, 0, 506, 10], [0, 493, 10, 506]]
 
 
+def test_pixels_are_taken_too_of_any_strides():
+    image = photograph(50, 40)
+    pixels = np.asarray(image)
+    backwards = np.ascontiguousarray(pixels[:, ::-1])[:, ::-1]
+    box = np.array([[3, 2, 45, 40]] * 2)
+    made = decode_batch([backwards, encoded(image, "PNG")], box, 24, dtype=torch.uint8)
+    assert torch.equal(made.pixels[0], made.pixels[1])
+    for wrong in (pixels.astype(np.float32), pixels[..., 0], pixels[:0]):
+        with pytest.raises(InvalidInput, match=r"image 1 must be bytes, or uint8 \[H, W, 3\]"):
+            decode_batch([pixels, wrong], box, 24)
+
+
 def test_nothing_is_decoded_of_no_images():
     made = decode_batch([], RandomResizedCrop(), 32)
     assert made.pixels.shape == (0, 3, 32, 32)

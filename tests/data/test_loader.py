@@ -208,7 +208,7 @@ def test_an_exception_in_a_thread_reaches_the_caller(folder, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("a defect of ours")
 
-    monkeypatch.setattr(FolderSource, "picture", broken)
+    monkeypatch.setattr(FolderSource, "encoded", broken)
     with Loader(open_source(folder), 4, 8, threads=2) as loader:
         with pytest.raises(ZeroDivisionError, match="a defect of ours"):
             next(loader.batches())

@@ -32,7 +32,7 @@ def test_a_folder_is_read_in_sorted_order_with_its_labels(folder):
     assert source.labels.dtype == np.int64
     assert source.labels.tolist() == [0] * 10 + [1] * 10
     assert (source.channels, source.levels, source.native_size) == (3, 256, None)
-    assert source.picture(0, 3).size == (140, 180)
+    assert source.encoded(0) == (folder / source.files[0]).read_bytes()
 
 
 def test_one_subfolder_or_loose_images_give_no_labels(folder):

@@ -48,7 +48,7 @@ class DecodedBatch:
 
 
 def decode_batch(
-    images: Sequence[Bytes],
+    images: Sequence[Bytes | np.ndarray],
     crops: Sampler | Views | np.ndarray | Tensor,
     size: int | tuple[int, int],
     patch: int | None = None,
@@ -72,7 +72,7 @@ def decode_batch(
     change any of them.
 
     Args:
-        images: whole files, JPEG, PNG, WebP, GIF or BMP.
+        images: whole files, JPEG, PNG, WebP, GIF or BMP; or upright pixels, uint8 [H, W, 3].
         crops: a sampler, as `RandomResizedCrop()` or `CenterCrop()`; or int [B, 4]: left, top, right and
             bottom of a box in each upright image; or the `views` of an earlier call.
         size: the side, or (height, width), of what comes out.
@@ -102,7 +102,7 @@ def decode_batch(
         raise InvalidInput(f"dct scaling must be at least 1.0 pixels, or None, not {dct_scaling}")
     rng = np.random.default_rng(seed)
 
-    found: list[Bytes | np.ndarray] = list(images)
+    found = [_dense(image, i) if isinstance(image, np.ndarray) else image for i, image in enumerate(images)]
     sizes, reasons = native.picture_sizes(found, threads)
     failed: dict[int, str] = {}
     _by_pillow(found, [i for i, reason in enumerate(reasons) if reason], sizes, failed, threads)
@@ -132,6 +132,15 @@ def decode_batch(
     for i in failed:
         pixels[i] = 0
     return DecodedBatch(pixels, views, failed)
+
+
+def _dense(pixels: np.ndarray, number: int) -> np.ndarray:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise InvalidInput(
+            f"image {number} must be bytes, or uint8 [H, W, 3] and not empty, not {pixels.dtype} "
+            f"{list(pixels.shape)}"
+        )
+    return np.ascontiguousarray(pixels)
 
 
 def _by_pillow(
