@@ -87,8 +87,8 @@ def opencv(work: Work) -> Pipeline:
 
     cv2.setNumThreads(1)
     out = work.out()
-    scale = (1 / (255 * np.array(STD))).astype(np.float32)
-    shift = (-np.array(MEAN) / np.array(STD)).astype(np.float32)
+    scale = torch.tensor([1 / (255 * x) for x in STD])[:, None, None]
+    shift = torch.tensor([-m / x for m, x in zip(MEAN, STD, strict=True)])[:, None, None]
 
     def run() -> Tensor:
         for i, (data, box) in enumerate(zip(work.images, work.boxes.tolist(), strict=True)):
@@ -98,8 +98,10 @@ def opencv(work: Work) -> Pipeline:
                 image[top:bottom, left:right], (work.side, work.side), interpolation=cv2.INTER_LINEAR
             )
             if work.mirrored[i]:
-                view = view[:, ::-1]
-            out[i] = torch.from_numpy(view * scale + shift).permute(2, 0, 1)
+                view = cv2.flip(view, 1)
+            # Plane by plane in place: with numpy's broadcasting over pixels it took five times as long.
+            out[i] = torch.from_numpy(view).permute(2, 0, 1)
+            out[i].mul_(scale).add_(shift)
         return out
 
     return run

@@ -39,13 +39,13 @@ struct Held {
 };
 
 std::pair<std::vector<std::pair<std::int64_t, std::int64_t>>, Failures> sizes(
-    const std::vector<py::buffer>& images, int threads) {
+    const std::vector<py::buffer>& images, std::int64_t most_pixels, int threads) {
     const Held held(images);
     std::vector<JpegSize> found;
     Failures failures;
     {
         py::gil_scoped_release release;
-        failures = picture_sizes(held.pictures, found, threads);
+        failures = picture_sizes(held.pictures, found, most_pixels, threads);
     }
     std::vector<std::pair<std::int64_t, std::int64_t>> sizes;
     for (const JpegSize& size : found) sizes.emplace_back(size.width, size.height);
@@ -81,7 +81,7 @@ Failures decode(const std::vector<py::buffer>& images, const Integers& views, co
 }  // namespace
 
 void register_decode_batch(py::module_& m) {
-    m.def("picture_sizes", sizes, py::arg("images"), py::arg("threads"));
+    m.def("picture_sizes", sizes, py::arg("images"), py::arg("most_pixels"), py::arg("threads"));
     m.def("decode_batch", decode, py::kw_only(), py::arg("images"), py::arg("views"), py::arg("places"),
           py::arg("filter"), py::arg("least_pixels"), py::arg("out"), py::arg("type"), py::arg("shape"),
           py::arg("patch"), py::arg("scale"), py::arg("shift"), py::arg("threads"));

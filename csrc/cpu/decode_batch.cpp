@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <stdexcept>
 
 #include "cpu/resample.h"
@@ -34,9 +36,9 @@ Place stored_place(int orientation, JpegSize stored, std::int64_t x, std::int64_
 // A thread's own decoder and memory.
 class Decoder {
 public:
-    JpegSize size(const Picture& picture) {
+    JpegSize size(const Picture& picture, std::int64_t most_pixels) {
         if (picture.width) return {picture.width, picture.height};
-        const JpegSize stored = reader_.open(picture.data, picture.size);
+        const JpegSize stored = reader_.open(picture.data, picture.size, most_pixels);
         return upright(stored, orientation());
     }
 
@@ -45,7 +47,7 @@ public:
         if (picture.width) return from_pixels(picture, view, resampling.filter, output);
         const JpegSize stored = reader_.open(picture.data, picture.size);
         const int turn = orientation();
-        check(view, upright(stored, turn));
+        check(view, upright(stored, turn), output);
         if (turn == 1) return from_rows(stored, view, resampling, output);
 
         // Upright first, and then as any pixels: few photographs come here.
@@ -80,13 +82,21 @@ private:
         return found;
     }
 
-    static void check(const View& view, JpegSize size) {
+    static void check(const View& view, JpegSize size, const ImageOutput& output) {
         const Region& box = view.box;
+        if (view.left < 0 || view.top < 0 || view.wide - view.left < output.width ||
+            view.high - view.top < output.height)
+            throw std::invalid_argument("the window must lie within what the box is resized to");
         if (box.left < 0 || box.top < 0 || box.left >= box.right || box.top >= box.bottom ||
             box.right > size.width || box.bottom > size.height)
             throw std::invalid_argument("the box must be a non-empty part of the image's " +
                                         std::to_string(size.width) + "x" + std::to_string(size.height) +
                                         " pixels");
+        // With more inputs an output's weights would be too small for 16 bits.
+        constexpr std::int64_t most_step = 8192;
+        if (box.width() > most_step * view.wide || box.height() > most_step * view.high)
+            throw std::invalid_argument("a box may shrink to a " + std::to_string(most_step) +
+                                        "th of its side, not further");
     }
 
     void set_taps(const View& view, const Axis& across, const Axis& down, const ImageOutput& output) {
@@ -123,7 +133,7 @@ private:
     }
 
     void from_pixels(const Picture& picture, const View& view, Filter filter, const ImageOutput& output) {
-        check(view, {picture.width, picture.height});
+        check(view, {picture.width, picture.height}, output);
         const Region& box = view.box;
         set_taps(view, axis(filter, 0, box.width(), box.width(), view.wide),
                  axis(filter, 0, box.height(), box.height(), view.high), output);
@@ -142,8 +152,13 @@ private:
     // Each row is resampled while it is in the cache.
     void from_rows(JpegSize stored, const View& view, const Resampling& resampling,
                    const ImageOutput& output) {
-        const int eighths = scale(view, resampling);
-        const JpegSize scaled = eighths == 8 ? stored : reader_.scaled(eighths);
+        int eighths = scale(view, resampling);
+        JpegSize scaled = reader_.scaled(eighths);
+        // Files without a cosine transform have but one scale.
+        if (scaled.width != (stored.width * eighths + 7) / 8) {
+            eighths = 8;
+            scaled = stored;
+        }
         const double x = eighths / 8.0, y = eighths / 8.0;
         const Region box{static_cast<std::int64_t>(std::floor(view.box.left * x)),
                          static_cast<std::int64_t>(std::floor(view.box.top * y)),
@@ -187,13 +202,21 @@ private:
 // Calls work(decoder, i) for each picture, and notes what it throws.
 template <class Work>
 Failures for_each_picture(const std::vector<Picture>& pictures, int threads, Work work) {
-    Failures failures(pictures.size());
+    // Taken here, since a thread that has no memory left cannot say so.
+    Failures failures(pictures.size(), "there was no memory for it");
     share_out<Decoder>(static_cast<std::int64_t>(pictures.size()), threads,
-                       [&](Decoder& decoder, std::int64_t i) {
+                       [&](std::unique_ptr<Decoder>& decoder, std::int64_t i) {
+                           std::string& failure = failures[static_cast<std::size_t>(i)];
                            try {
-                               work(decoder, static_cast<std::size_t>(i));
+                               if (!decoder) decoder = std::make_unique<Decoder>();
+                               work(*decoder, static_cast<std::size_t>(i));
+                               failure.clear();
+                           } catch (const std::bad_alloc&) {
                            } catch (const std::exception& error) {
-                               failures[static_cast<std::size_t>(i)] = error.what();
+                               try {
+                                   failure = error.what();
+                               } catch (const std::bad_alloc&) {
+                               }
                            }
                        });
     return failures;
@@ -205,10 +228,12 @@ std::int64_t size_of(PixelType type) {
     return type == PixelType::uint8 ? 1 : type == PixelType::float32 ? 4 : 2;
 }
 
-Failures picture_sizes(const std::vector<Picture>& pictures, std::vector<JpegSize>& sizes, int threads) {
+Failures picture_sizes(const std::vector<Picture>& pictures, std::vector<JpegSize>& sizes,
+                       std::int64_t most_pixels, int threads) {
     sizes.assign(pictures.size(), {0, 0});
-    return for_each_picture(pictures, threads,
-                            [&](Decoder& decoder, std::size_t i) { sizes[i] = decoder.size(pictures[i]); });
+    return for_each_picture(pictures, threads, [&](Decoder& decoder, std::size_t i) {
+        sizes[i] = decoder.size(pictures[i], most_pixels);
+    });
 }
 
 Failures decode_batch(const std::vector<Picture>& pictures, const std::vector<View>& views,

@@ -37,8 +37,9 @@ struct Resampling {
 // What is wrong with each picture; empty: nothing. Of such a picture the output is not written.
 using Failures = std::vector<std::string>;
 
-// Upright sizes from the headers; {0, 0} where one fails.
-Failures picture_sizes(const std::vector<Picture>& pictures, std::vector<JpegSize>& sizes, int threads);
+// Upright sizes from the headers; {0, 0} where one fails. A JPEG of more pixels does.
+Failures picture_sizes(const std::vector<Picture>& pictures, std::vector<JpegSize>& sizes,
+                       std::int64_t most_pixels, int threads);
 
 // Picture i goes to `first`, moved by places[i] times `bytes`.
 Failures decode_batch(const std::vector<Picture>& pictures, const std::vector<View>& views,

@@ -16,9 +16,6 @@ namespace imagen_fast {
 
 namespace {
 
-// Beyond this Pillow calls an image a decompression bomb; so do we, before memory is taken for it.
-constexpr std::int64_t most_pixels = 178956970;
-
 // A row of blocks, whichever the sampling of colour.
 constexpr std::int64_t MOST_ROWS = 16;
 
@@ -44,22 +41,18 @@ struct JpegReader::Codec {
         codec.err = jpeg_std_error(&errors.base);
         errors.base.error_exit = leave;
         errors.base.emit_message = note;
-        if (!create()) fail();
     }
     ~Codec() { jpeg_destroy_decompress(&codec); }
 
-    bool create() {
+    // A decoder of its own for each file: one that is used again has the tables of the file before, and would
+    // decode by them a file that has none.
+    bool read_header() {
+        jpeg_destroy_decompress(&codec);
+        errors.base.num_warnings = 0;
         if (setjmp(errors.jump)) return false;
         jpeg_create_decompress(&codec);
         // Where the orientation is.
         jpeg_save_markers(&codec, JPEG_APP0 + 1, 0xffff);
-        return true;
-    }
-
-    bool read_header() {
-        jpeg_abort_decompress(&codec);
-        errors.base.num_warnings = 0;
-        if (setjmp(errors.jump)) return false;
         jpeg_mem_src(&codec, data, static_cast<unsigned long>(size));
         jpeg_read_header(&codec, TRUE);
         return true;
@@ -132,7 +125,7 @@ struct JpegReader::Codec {
 JpegReader::JpegReader() : codec_(new Codec) {}
 JpegReader::~JpegReader() = default;
 
-JpegSize JpegReader::open(const std::uint8_t* data, std::size_t size) {
+JpegSize JpegReader::open(const std::uint8_t* data, std::size_t size, std::int64_t most_pixels) {
     Codec& c = *codec_;
     c.data = data;
     c.size = size;

@@ -28,7 +28,10 @@ struct Region {
 // Bytes that may be read beyond the last pixel of a row.
 constexpr std::int64_t JPEG_ROW_SLACK = 64;
 
-// Decodes one file after another, which saves making a decoder for each.
+// Beyond this Pillow calls an image a decompression bomb, unless it is told otherwise.
+constexpr std::int64_t MOST_PIXELS = 178956970;
+
+// Decodes one file after another.
 class JpegReader {
 public:
     JpegReader();
@@ -36,8 +39,9 @@ public:
     JpegReader(const JpegReader&) = delete;
     JpegReader& operator=(const JpegReader&) = delete;
 
-    // The bytes must stay until the last row was read.
-    JpegSize open(const std::uint8_t* data, std::size_t size);
+    // The bytes must stay until the last row was read. More pixels are refused before memory is taken for
+    // them.
+    JpegSize open(const std::uint8_t* data, std::size_t size, std::int64_t most_pixels = MOST_PIXELS);
 
     // EXIF's, 1 to 8; 0 where it takes a more lenient reader to say.
     int orientation() const;

@@ -8,7 +8,7 @@ struct JpegReader::Codec {};
 JpegReader::JpegReader() = default;
 JpegReader::~JpegReader() = default;
 
-JpegSize JpegReader::open(const std::uint8_t*, std::size_t) {
+JpegSize JpegReader::open(const std::uint8_t*, std::size_t, std::int64_t) {
     throw JpegError("built without libjpeg-turbo");
 }
 int JpegReader::orientation() const { return 0; }

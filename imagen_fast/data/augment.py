@@ -9,6 +9,7 @@ from PIL import Image
 from imagen_fast.data.decode import Box, Picture
 from imagen_fast.data.sources import ArraySource, Source
 from imagen_fast.data.views import Views, random_boxes
+from imagen_fast.errors import InvalidInput
 
 # The integer weights by which Pillow turns RGB into gray (ITU-R BT.601), in units of 1/65536.
 LUMA = np.array([19595, 38470, 7471], dtype=np.uint32)
@@ -38,9 +39,9 @@ class RandomResizedCrop:
                 return left, top, left + w, top + h
         w, h = width, height
         if width / height < narrowest:
-            h = round(width / narrowest)
+            h = max(1, round(width / narrowest))
         elif width / height > widest:
-            w = round(height * widest)
+            w = max(1, round(height * widest))
         left, top = (width - w) // 2, (height - h) // 2
         return left, top, left + w, top + h
 
@@ -58,6 +59,12 @@ class CenterCrop:
     """The view for evaluation: the shorter side resized to size / `share`, then the central square."""
 
     share: float = 0.875
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.share <= 1.0:
+            raise InvalidInput(
+                f"the share of a central crop must lie above 0 and at most at 1, not {self.share}"
+            )
 
     def views(self, sizes: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> Views:
         """That of each image: see `decode_batch`; nothing is drawn. A window that is no square is central in

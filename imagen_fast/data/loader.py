@@ -1,7 +1,6 @@
 """Batches of uint8 pixels from a source, each a pure function of (seed, step)."""
 
 import itertools
-import os
 import threading
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from imagen_fast.data.augment import (
     to_channels,
 )
 from imagen_fast.data.decode import decode_batch
+from imagen_fast.data.decode.batch import processors
 from imagen_fast.data.errors import AllCorrupt
 from imagen_fast.data.seeds import BATCH, CROP, ORDER, generator
 from imagen_fast.data.sources import ArraySource, Source
@@ -116,7 +116,7 @@ class Loader:
         self._order = lru_cache(maxsize=4)(self._draw_order)
         self._failed: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(threads or _processors(), thread_name_prefix="imagen-fast-data")
+        self._pool = ThreadPoolExecutor(threads or processors(), thread_name_prefix="imagen-fast-data")
 
     @property
     def failed(self) -> list[tuple[str, str]]:
@@ -377,11 +377,6 @@ def _statistics(source: Source, channels: int) -> tuple[tuple[float, ...], tuple
     if channels == 3:
         return source.mean * 3, source.std * 3
     return (sum(source.mean) / 3,), (sum(source.std) / 3,)
-
-
-def _processors() -> int:
-    """How many processors this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _at_least(least: int, **values: int) -> None:

@@ -9,7 +9,7 @@ from imagen_fast.native.adamw import AdamwParameter, adamw_step, gradient_norm
 from imagen_fast.native.attention import attention_among_rows, attention_pays
 from imagen_fast.native.causal_attention import attention_on_grid
 from imagen_fast.native.causal_softmax import causal_softmax_backward, causal_softmax_forward
-from imagen_fast.native.decode_batch import Filter, decode_views, picture_sizes
+from imagen_fast.native.decode_batch import PIXEL_TYPES, Filter, decode_views, picture_sizes
 from imagen_fast.native.features import (
     available,
     build_info,
@@ -26,6 +26,7 @@ from imagen_fast.native.pixel_mse import masked_pixel_mse_backward, masked_pixel
 from imagen_fast.native.quick_gelu import quick_gelu_backward, quick_gelu_forward
 
 __all__ = [
+    "PIXEL_TYPES",
     "AdamwParameter",
     "Filter",
     "JpegError",

@@ -22,9 +22,9 @@ Image = bytes | bytearray | memoryview | np.ndarray
 """A JPEG, or upright pixels, uint8 [height, width, 3]."""
 
 
-def picture_sizes(images: Sequence[Image], threads: int) -> tuple[np.ndarray, list[str]]:
+def picture_sizes(images: Sequence[Image], most_pixels: int, threads: int) -> tuple[np.ndarray, list[str]]:
     """int64 [B, 2]: the upright width and height of each, zeros where its header fails; why, or ''."""
-    sizes, failures = cpu().picture_sizes(list(images), threads)
+    sizes, failures = cpu().picture_sizes(list(images), most_pixels, threads)
     return np.array(sizes, dtype=np.int64).reshape(-1, 2), failures
 
 

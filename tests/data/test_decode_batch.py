@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from imagen_fast.data import CenterCrop, RandomResizedCrop, Views, decode_batch, decode_image
-from imagen_fast.data.augment import resize
+from imagen_fast.data import CenterCrop, CorruptImage, RandomResizedCrop, Views, decode_batch, decode_image
 from imagen_fast.data.decode import DecodedPicture
 from imagen_fast.data.views import random_boxes
 from imagen_fast.errors import InvalidInput
@@ -167,7 +166,7 @@ def test_broken_exif_means_what_it_means_to_pillow(place, value):
 
 def test_pictures_of_the_usual_size_are_pillows_but_for_few_pixels():
     images = [encoded(photograph(500, 375, i)) for i in range(4)]
-    made = decode_batch(images, RandomResizedCrop((0.08, 1.0)), 224, dtype=torch.uint8)
+    made = decode_batch(images, RandomResizedCrop((0.08, 1.0)), 224, dtype=torch.uint8, seed=0)
     for image, box, pixels in zip(images, made.views.boxes, made.pixels, strict=True):
         nearly_the_same(pixels, by_pillow(image, box, (224, 224)))
 
@@ -190,6 +189,76 @@ def test_one_bad_image_never_loses_the_batch():
         assert torch.equal(made.pixels[i], torch.zeros_like(alone) if i in bad else alone)
 
 
+def without_segment(data: bytes, marker: int) -> bytes:
+    """The file with every segment of this kind cut out."""
+    kept, at = bytearray(data[:2]), 2
+    while data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] != marker:
+            kept += data[at:end]
+        at = end
+    return bytes(kept + data[at:])
+
+
+@pytest.mark.parametrize("marker", [0xDB, 0xC4], ids=["quantisation", "Huffman"])
+def test_the_tables_of_one_file_are_not_those_of_the_next(marker):
+    good = encoded(photograph(64, 48))
+    poor = without_segment(good, marker)
+    alone = decode_batch([poor], CenterCrop(), 32, dtype=torch.uint8, threads=1)
+    beside = decode_batch([good, poor, good], CenterCrop(), 32, dtype=torch.uint8, threads=1)
+    assert (1 in beside.failed) == (0 in alone.failed)
+    assert torch.equal(beside.pixels[1], alone.pixels[0])
+    assert torch.equal(beside.pixels[0], beside.pixels[2])
+    try:
+        decode_image(poor)
+        assert not alone.failed
+    except CorruptImage:
+        assert alone.failed
+
+
+def test_whatever_goes_wrong_with_one_image_stays_with_it(monkeypatch):
+    """Also what nobody foresaw, in Pillow or in the second pass."""
+    good, other = encoded(photograph(40, 40)), encoded(photograph(30, 30), "PNG")
+
+    def no_memory(data):
+        raise MemoryError
+
+    monkeypatch.setattr("imagen_fast.data.decode.batch.pillow_pixels", no_memory)
+    made = decode_batch([good, other], CenterCrop(), 24)
+    assert made.failed == {1: "MemoryError"}
+    monkeypatch.setattr(
+        "imagen_fast.data.decode.batch.pillow_pixels", lambda data: np.zeros((3, 3, 3), np.uint8)
+    )
+    made = decode_batch([good, other], np.array([[0, 0, 30, 30]] * 2), 24)
+    assert list(made.failed) == [1]
+    assert "must be a non-empty part of the image's 3x3 pixels" in made.failed[1]
+    assert bool(made.pixels[0].any())
+    assert not bool(made.pixels[1].any())
+
+
+def test_pillows_limit_on_pixels_is_ours(monkeypatch):
+    data = encoded(photograph(64, 48))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "decompression bomb" in decode_batch([data], CenterCrop(), 24).failed[0]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert not decode_batch([data], CenterCrop(), 24).failed
+
+
+def test_a_strip_gets_a_box_within_any_ratio():
+    for size in ((50, 1), (1, 50)):
+        image = encoded(photograph(*size))
+        assert not decode_batch([image], RandomResizedCrop(ratio=(0.2, 0.4)), 8).failed
+        assert not decode_batch([image], RandomResizedCrop(ratio=(2.5, 5.0)), 8).failed
+
+
+def test_a_box_that_shrinks_too_far_is_refused_with_a_reason():
+    made = decode_batch(
+        [np.zeros((1, 9000, 3), np.uint8)] * 2, np.array([[0, 0, 9000, 1], [0, 0, 8000, 1]]), 1
+    )
+    assert list(made.failed) == [0]
+    assert "not further" in made.failed[0]
+
+
 def test_a_file_that_goes_wrong_in_the_middle_is_what_pillow_makes_of_it():
     """libjpeg warns and Pillow accepts: so do we, with the same pixels."""
     data = bytearray(encoded(photograph(64, 64)))
@@ -208,7 +277,8 @@ def test_neither_threads_nor_neighbours_change_a_bit():
     for threads in (2, 5):
         many = decode_batch(images, RandomResizedCrop(), 48, flip=0.5, seed=3, threads=threads)
         assert torch.equal(many.pixels, one.pixels)
-    assert not torch.equal(decode_batch(images, RandomResizedCrop(), 48, seed=4).pixels, one.pixels)
+    for other in (4, None):
+        assert not torch.equal(decode_batch(images, RandomResizedCrop(), 48, seed=other).pixels, one.pixels)
     for i, image in enumerate(images):
         assert torch.equal(decode_batch([image], one.views[i : i + 1], 48).pixels[0], one.pixels[i])
 
@@ -272,7 +342,7 @@ def test_pixels_are_taken_too_of_any_strides():
     box = np.array([[3, 2, 45, 40]] * 2)
     made = decode_batch([backwards, encoded(image, "PNG")], box, 24, dtype=torch.uint8)
     assert torch.equal(made.pixels[0], made.pixels[1])
-    for wrong in (pixels.astype(np.float32), pixels[..., 0], pixels[:0]):
+    for wrong in (pixels.astype(np.float32), pixels[..., 0], pixels[:0], None, "name.jpg"):
         with pytest.raises(InvalidInput, match=r"image 1 must be bytes, or uint8 \[H, W, 3\]"):
             decode_batch([pixels, wrong], box, 24)
 
@@ -299,6 +369,13 @@ def test_bad_input():
         r"boxes must be int64 \[1, 4\], not int64 \[1, 3\]": {"crops": box[:, :3]},
         "mean and std must have 3 values each": {"mean": (0.5,), "std": (0.5,)},
         "out must be torch.float32": {"out": torch.empty(1, 3, 32, 31)},
+        "dtype must be one of": {"dtype": torch.float64},
+        "filter must be one of": {"filter": "lanczos"},
+        r"crops must be a sampler, views or int \[B, 4\], not int": {"crops": 3},
+        "views say themselves what is mirrored": {"crops": Views.of_boxes(box, (32, 32)), "flip": 0.5},
+        "the view of image 0, 32x32 pixels from .* must lie within the 16x16": {
+            "crops": Views.of_boxes(box, (16, 16))
+        },
     }.items():
         with pytest.raises(InvalidInput, match=match):
             decode_batch(data, **({"crops": box, "size": 32} | given_))
@@ -311,7 +388,13 @@ def test_a_thumbnail_of_one_pixel_and_a_profile():
         data = encoded(image, icc_profile=profile)
         made = decode_batch([data], np.array([[0, 0, *image.size]]), 8, dtype=torch.uint8)
         nearly_the_same(made.pixels[0], by_pillow(data, (0, 0, *image.size), (8, 8)))
-    assert resize(image, image.size) is image
+
+
+def test_a_central_crop_is_no_more_than_the_image():
+    with pytest.raises(
+        InvalidInput, match="the share of a central crop must lie above 0 and at most at 1, not 2"
+    ):
+        CenterCrop(2.0)
 
 
 def test_views_say_what_does_not_fit():

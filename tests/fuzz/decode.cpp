@@ -2,13 +2,16 @@
 //
 // The sanitizers end the process at the first fault; a decode that takes longer than all could is one too.
 // Pixels are not looked at here: the tests in Python do that.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cpu/decode_batch.h"
@@ -72,11 +75,13 @@ struct Exact {
     std::unique_ptr<std::uint8_t[]> data;
 };
 
-bool decode(const Bytes& bytes) {
-    const Exact exact(bytes);
-    std::vector<imagen_fast::Picture> pictures{{exact.data.get(), exact.size}};
+// Alone, and after a neighbour: that must change nothing, neither whether it is accepted nor a byte of what
+// comes out.
+bool decode(const Bytes& bytes, const Bytes& neighbour) {
+    const Exact exact(bytes), other(neighbour);
+    const imagen_fast::Picture picture{exact.data.get(), exact.size};
     std::vector<imagen_fast::JpegSize> sizes;
-    if (!imagen_fast::picture_sizes(pictures, sizes, 1)[0].empty()) return false;
+    if (!imagen_fast::picture_sizes({picture}, sizes, imagen_fast::MOST_PIXELS, 1)[0].empty()) return false;
 
     const std::int64_t width = sizes[0].width, height = sizes[0].height;
     imagen_fast::View view{};
@@ -98,11 +103,23 @@ bool decode(const Bytes& bytes) {
     std::fill_n(output.scale, 3, 1.0f);
     const std::int64_t count =
         output.channels * output.height * output.width * imagen_fast::size_of(output.type);
-    const std::unique_ptr<std::uint8_t[]> out(new std::uint8_t[static_cast<std::size_t>(count)]);
-    output.data = out.get();
     const imagen_fast::Resampling resampling{static_cast<Filter>(below(2)), below(3) ? 0.0 : 1.0};
-    const std::int64_t place = 0;
-    return imagen_fast::decode_batch(pictures, {view}, resampling, output, count, &place, 1)[0].empty();
+    const auto run = [&](const std::vector<imagen_fast::Picture>& pictures) {
+        std::vector<std::int64_t> places;
+        for (std::size_t i = 0; i < pictures.size(); ++i) places.push_back(static_cast<std::int64_t>(i));
+        Bytes out(static_cast<std::size_t>(count) * pictures.size());
+        output.data = out.data();
+        const std::vector<imagen_fast::View> views(pictures.size(), view);
+        const auto failures =
+            imagen_fast::decode_batch(pictures, views, resampling, output, count, places.data(), 1);
+        return std::pair(failures.back(), Bytes(out.end() - count, out.end()));
+    };
+    const auto alone = run({picture});
+    if (run({{other.data.get(), other.size}, picture}) != alone) {
+        std::fprintf(stderr, "a neighbour changes what becomes of a file\n");
+        std::abort();
+    }
+    return alone.first.empty();
 }
 
 }  // namespace
@@ -120,12 +137,15 @@ int main(int count, char** arguments) {
         files.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
     }
     long whole = 0, accepted = 0;
-    for (const Bytes& file : files) whole += decode(file);
+    for (const Bytes& file : files) whole += decode(file, files[0]);
     for (long i = 0; i < mutations; ++i) {
-        Bytes bytes = files[static_cast<std::size_t>(below(static_cast<std::int64_t>(files.size())))];
+        const auto any = [&]() -> const Bytes& {
+            return files[static_cast<std::size_t>(below(static_cast<std::int64_t>(files.size())))];
+        };
+        Bytes bytes = any();
         mutate(bytes);
         const auto start = std::chrono::steady_clock::now();
-        accepted += decode(bytes);
+        accepted += decode(bytes, any());
         const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
         if (seconds.count() > LONGEST_SECONDS) {
             std::fprintf(stderr, "mutation %ld of seed %s took %.1f s\n", i, arguments[2], seconds.count());

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, get_args
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from imagen_fast import native
-from imagen_fast.data.decode.picture import decode_image
+from imagen_fast.data.decode.picture import pillow_pixels, pillow_size
 from imagen_fast.data.errors import CorruptImage
 from imagen_fast.data.views import Views
 from imagen_fast.errors import InvalidInput
-from imagen_fast.native import Filter
+from imagen_fast.native import PIXEL_TYPES, Filter
 
 Bytes = bytes | bytearray | memoryview
 
@@ -60,7 +61,7 @@ def decode_batch(
     channels: int = 3,
     filter: Filter = "bilinear",
     dct_scaling: float | None = None,
-    seed: int | np.random.Generator = 0,
+    seed: int | np.random.Generator | None = None,
     threads: int | None = None,
     out: Tensor | None = None,
 ) -> DecodedBatch:
@@ -68,7 +69,7 @@ def decode_batch(
 
     An EXIF orientation is applied first. JPEGs of one or three colours are decoded natively, and only where
     they are seen; all else that `decode_image` knows goes through Pillow. Pixels are those of Pillow's crop
-    and resize within one of 255 levels. Neither the number of threads nor the other images of the batch
+    and resize within two of 255 levels. Neither the number of threads nor the other images of the batch
     change any of them.
 
     Args:
@@ -84,9 +85,9 @@ def decode_batch(
         channels: 3, RGB, or 1, gray as Pillow computes it.
         filter: `bilinear` or `bicubic`, both with antialiasing.
         dct_scaling: decode a JPEG at 1/8, 1/4 or 1/2 of its scale where at least so many pixels (1.0 or more)
-            are left for each that comes out. Faster for photographs of many megapixels; pixels then differ
-            from Pillow's.
-        seed: of what the sampler and `flip` draw.
+            are left for each that comes out. Faster for upright photographs of many megapixels; pixels then
+            differ from Pillow's.
+        seed: of what the sampler and `flip` draw; None: something new each time.
         threads: None: as many as this process has processors.
         out: a contiguous CPU tensor that is written instead of a new one.
 
@@ -94,26 +95,35 @@ def decode_batch(
         InvalidInput: arguments that do not fit together. An image that cannot be decoded raises nothing: see
             `DecodedBatch.failed`.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    count, threads = len(images), threads or _processors()
-    pixels = _output(out, count, channels, height, width, patch, dtype)
-    scale, shift = _affine(mean, std, channels)
+    height, width = (int(size), int(size)) if isinstance(size, int | np.integer) else size
+    count, threads = len(images), threads or processors()
+    if filter not in get_args(Filter):
+        raise InvalidInput(f"filter must be one of {list(get_args(Filter))}, not {filter!r}")
     if dct_scaling is not None and not dct_scaling >= 1.0:
         raise InvalidInput(f"dct scaling must be at least 1.0 pixels, or None, not {dct_scaling}")
-    rng = np.random.default_rng(seed)
+    pixels = _output(out, count, channels, height, width, patch, dtype)
+    scale, shift = _affine(mean, std, channels)
+    given = [_checked(image, i) for i, image in enumerate(images)]
 
-    found = [_dense(image, i) if isinstance(image, np.ndarray) else image for i, image in enumerate(images)]
-    sizes, reasons = native.picture_sizes(found, threads)
+    sizes, reasons = native.picture_sizes(given, _most_pixels(), threads)
     failed: dict[int, str] = {}
-    _by_pillow(found, [i for i, reason in enumerate(reasons) if reason], sizes, failed, threads)
-    views = _views(crops, flip, sizes, (height, width), rng)
+    others = [i for i, reason in enumerate(reasons) if reason]
+    for i in others:
+        try:
+            sizes[i] = pillow_size(given[i])  # type: ignore[arg-type]
+        except CorruptImage as error:
+            failed[i] = str(error)
+            sizes[i] = 1, 1
+    views = _views(crops, flip, sizes, (height, width), np.random.default_rng(seed))
+    _check_views(views, sizes, [i for i in range(count) if i not in failed], (height, width))
 
-    def decode(which: np.ndarray) -> list[str]:
+    def decode(found: list[Bytes | np.ndarray], which: list[int], threads: int) -> list[str]:
+        numbers = np.array(which, dtype=np.int64)
         return native.decode_views(
-            [found[i] for i in which],
-            views[which].table(),
+            found,
+            views[numbers].table(),
             pixels,
-            which,
+            numbers,
             filter=filter,
             patch=patch,
             scale=scale,
@@ -123,49 +133,51 @@ def decode_batch(
             threads=threads,
         )
 
-    good = np.array([i for i in range(count) if i not in failed], dtype=np.int64)
-    _check_boxes(views, sizes, good)
+    def by_pillow(i: int) -> None:
+        """One at a time for each thread: whole images are large."""
+        try:
+            reason = decode([pillow_pixels(given[i])], [i], 1)[0]  # type: ignore[arg-type]
+        except Exception as error:  # no image may lose the others, for whatever reason
+            reason = str(error) or type(error).__name__
+        if reason:
+            failed[i] = reason
+
+    plain = [i for i in range(count) if not reasons[i]]
+    found = zip(plain, decode([given[i] for i in plain], plain, threads), strict=True)
+    broken = {i: reason for i, reason in found if reason}
+    failed |= {i: reason for i, reason in broken.items() if isinstance(given[i], np.ndarray)}
     # A file whose header was fine may be broken further on: Pillow has the last word on that.
-    broken = [int(i) for i, reason in zip(good, decode(good), strict=True) if reason]
-    _by_pillow(found, broken, sizes, failed, threads)
-    decode(np.array([i for i in broken if i not in failed], dtype=np.int64))
+    _in_threads(by_pillow, [i for i in [*others, *broken] if i not in failed], threads)
     for i in failed:
         pixels[i] = 0
     return DecodedBatch(pixels, views, failed)
 
 
-def _dense(pixels: np.ndarray, number: int) -> np.ndarray:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-        raise InvalidInput(
-            f"image {number} must be bytes, or uint8 [H, W, 3] and not empty, not {pixels.dtype} "
-            f"{list(pixels.shape)}"
-        )
-    return np.ascontiguousarray(pixels)
+def _checked(image: Bytes | np.ndarray, number: int) -> Bytes | np.ndarray:
+    if isinstance(image, bytes | bytearray):
+        return image
+    if isinstance(image, memoryview) and image.contiguous:
+        return image.cast("B")
+    found = type(image).__name__
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return np.ascontiguousarray(image)
+        found = f"{image.dtype} {list(image.shape)}"
+    raise InvalidInput(f"image {number} must be bytes, or uint8 [H, W, 3] and not empty, not {found}")
 
 
-def _by_pillow(
-    images: list[Bytes | np.ndarray],
-    which: list[int],
-    sizes: np.ndarray,
-    failed: dict[int, str],
-    threads: int,
-) -> None:
-    """Put pixels in the place of some of the bytes, and their sizes; note those that are no images."""
+def _most_pixels() -> int:
+    """Where Pillow refuses an image as a decompression bomb."""
+    return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else np.iinfo(np.int64).max
 
-    def decode(i: int) -> None:
-        try:
-            images[i] = pixels = decode_image(images[i], 3)  # type: ignore[arg-type]
-            sizes[i] = pixels.shape[1], pixels.shape[0]
-        except CorruptImage as error:
-            failed[i] = str(error)
-            sizes[i] = 1, 1
 
-    if len(which) > 1 and threads > 1:
-        with ThreadPoolExecutor(min(threads, len(which))) as pool:
-            list(pool.map(decode, which))
+def _in_threads(work: Callable[[int], None], items: list[int], threads: int) -> None:
+    if len(items) > 1 and threads > 1:
+        with ThreadPoolExecutor(min(threads, len(items))) as pool:
+            list(pool.map(work, items))
     else:
-        for i in which:
-            decode(i)
+        for item in items:
+            work(item)
 
 
 def _views(
@@ -178,10 +190,14 @@ def _views(
     count = len(sizes)
     if isinstance(crops, Views):
         views = crops
+        if not isinstance(flip, float | int) or flip:
+            raise InvalidInput("views say themselves what is mirrored: with them flip must be 0.0")
     elif isinstance(crops, np.ndarray | Tensor):
         views = Views.of_boxes(np.asarray(crops), size)
-    else:
+    elif hasattr(crops, "views"):
         views = crops.views(sizes, size, rng)
+    else:
+        raise InvalidInput(f"crops must be a sampler, views or int [B, 4], not {type(crops).__name__}")
     if len(views) != count:
         raise InvalidInput(f"{count} images need as many crops, not {len(views)}")
     if isinstance(flip, np.ndarray | Tensor):
@@ -195,16 +211,21 @@ def _views(
     return Views(views.boxes, views.resized, views.corners, views.mirrored ^ mirrored)
 
 
-def _check_boxes(views: Views, sizes: np.ndarray, which: np.ndarray) -> None:
-    boxes, wide = views.boxes[which], sizes[which]
-    inside = (boxes[:, :2] >= 0) & (boxes[:, :2] < boxes[:, 2:]) & (boxes[:, 2:] <= wide)
-    bad = which[~inside.all(1)]
-    if len(bad):
-        i = int(bad[0])
-        raise InvalidInput(
-            f"the crop of image {i}, {views.boxes[i].tolist()}, must be a non-empty part of its "
-            f"{sizes[i][0]}x{sizes[i][1]} pixels"
-        )
+def _check_views(views: Views, sizes: np.ndarray, which: list[int], size: tuple[int, int]) -> None:
+    window, boxes = np.array(size[::-1]), views.boxes
+    inside = (boxes[:, :2] >= 0) & (boxes[:, :2] < boxes[:, 2:]) & (boxes[:, 2:] <= sizes)
+    seen = (views.corners >= 0) & (views.corners + window <= views.resized)
+    for i in which:
+        if not inside[i].all():
+            raise InvalidInput(
+                f"the crop of image {i}, {boxes[i].tolist()}, must be a non-empty part of its "
+                f"{sizes[i][0]}x{sizes[i][1]} pixels"
+            )
+        if not seen[i].all():
+            raise InvalidInput(
+                f"the view of image {i}, {size[1]}x{size[0]} pixels from {views.corners[i].tolist()} on, "
+                f"must lie within the {views.resized[i][0]}x{views.resized[i][1]} that its box is resized to"
+            )
 
 
 def _output(
@@ -225,6 +246,8 @@ def _output(
         if patch < 1 or height % patch or width % patch:
             raise InvalidInput(f"patches of {patch} must divide {height}x{width} pixels")
         shape = (count, height // patch * (width // patch), patch * patch * channels)
+    if dtype not in PIXEL_TYPES:
+        raise InvalidInput(f"dtype must be one of {[str(x) for x in PIXEL_TYPES]}, not {dtype}")
     if out is None:
         return torch.empty(shape, dtype=dtype)
     if tuple(out.shape) != shape or out.dtype != dtype:
@@ -242,5 +265,6 @@ def _affine(mean: Sequence[float], std: Sequence[float], channels: int) -> tuple
     return [1 / (255 * s) for _, s in pairs], [-m / s for m, s in pairs]
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many processors this process may use, which in a container are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -98,6 +98,18 @@ def decode_image(data: bytes, channels: int = 3) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
+def pillow_size(data: bytes) -> tuple[int, int]:
+    """Width and height upright, from the header alone. Raises `CorruptImage` with the reason."""
+    image = _open(data)
+    width, height = image.size
+    return (width, height) if _orientation(image) < 5 else (height, width)
+
+
+def pillow_pixels(data: bytes) -> np.ndarray:
+    """As `decode_image` in RGB, by Pillow alone, which has the last word on what is an image."""
+    return np.asarray(_decode(_open(data), 3).image)
+
+
 def _open(data: bytes) -> Image.Image:
     if not data:
         raise CorruptImage("the file is empty")
