@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.native.library import cpu
+from imagen_fast.native import library
 from imagen_fast.native.tensors import on_cpu
 
 Filter = Literal["bilinear", "bicubic"]
@@ -24,7 +24,7 @@ Image = bytes | bytearray | memoryview | np.ndarray
 
 def picture_sizes(images: Sequence[Image], most_pixels: int, threads: int) -> tuple[np.ndarray, list[str]]:
     """int64 [B, 2]: the upright width and height of each, zeros where its header fails; why, or ''."""
-    sizes, failures = cpu().picture_sizes(list(images), most_pixels, threads)
+    sizes, failures = library.cpu().picture_sizes(list(images), most_pixels, threads)
     return np.array(sizes, dtype=np.int64).reshape(-1, 2), failures
 
 
@@ -63,7 +63,7 @@ def decode_views(
     if len(places) and not 0 <= places.min() <= places.max() < len(out):
         raise InvalidInput(f"places must be 0 to {len(out) - 1}")
     channels = out[0].numel() // (height * width) if len(out) else 3
-    return cpu().decode_batch(
+    return library.cpu().decode_batch(
         images=list(images),
         views=views,
         filter=FILTERS[filter],

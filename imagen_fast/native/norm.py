@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imagen_fast.native.library import cpu, threads
+from imagen_fast.native import library
 from imagen_fast.native.tensors import dense
 
 
@@ -21,7 +21,9 @@ def norm_forward(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> 
     """
     y = torch.empty_like(x)
     statistics = torch.empty(_rows(x), 1 if bias is None else 2, dtype=torch.float32)
-    _norm(x, weight, bias, eps).forward(y=y.data_ptr(), statistics=statistics.data_ptr(), threads=threads())
+    _norm(x, weight, bias, eps).forward(
+        y=y.data_ptr(), statistics=statistics.data_ptr(), threads=library.threads()
+    )
     return y, statistics
 
 
@@ -37,14 +39,14 @@ def norm_backward(
         d_x=d_x.data_ptr(),
         d_weight=d_weight.data_ptr(),
         d_bias=d_bias.data_ptr(),
-        threads=threads(),
+        threads=library.threads(),
     )
     return d_x, d_weight, d_bias
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Any:
     width = x.shape[-1]
-    return cpu().LayerNorm(
+    return library.cpu().LayerNorm(
         x=dense("x", x, None, torch.bfloat16),
         weight=dense("weight", weight, width, torch.bfloat16),
         bias=0 if bias is None else dense("bias", bias, width, torch.bfloat16),
