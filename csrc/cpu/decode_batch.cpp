@@ -14,6 +14,8 @@ namespace imagen_fast {
 
 namespace {
 
+static_assert(JPEG_ROW_SLACK >= ROW_SLACK, "the reader's rows are resampled where they lie");
+
 constexpr std::int64_t whole_lines(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 bool turned(int orientation) { return orientation >= 5; }
@@ -135,8 +137,8 @@ private:
     void from_pixels(const Picture& picture, const View& view, Filter filter, const ImageOutput& output) {
         check(view, {picture.width, picture.height}, output);
         const Region& box = view.box;
-        set_taps(view, axis(filter, 0, box.width(), box.width(), view.wide),
-                 axis(filter, 0, box.height(), box.height(), view.high), output);
+        set_taps(view, {filter, 0, static_cast<double>(box.width()), box.width(), view.wide},
+                 {filter, 0, static_cast<double>(box.height()), box.height(), view.high}, output);
         const std::int64_t left = box.left + across_.all().first, count = across_.all().count;
         line_of_pixels_.resize(static_cast<std::size_t>(3 * count + ROW_SLACK));
         for (std::int64_t y = 0; y < down_.all().count; ++y) {
@@ -159,16 +161,17 @@ private:
             eighths = 8;
             scaled = stored;
         }
-        const double x = eighths / 8.0, y = eighths / 8.0;
-        const Region box{static_cast<std::int64_t>(std::floor(view.box.left * x)),
-                         static_cast<std::int64_t>(std::floor(view.box.top * y)),
-                         std::min(static_cast<std::int64_t>(std::ceil(view.box.right * x)), scaled.width),
-                         std::min(static_cast<std::int64_t>(std::ceil(view.box.bottom * y)), scaled.height)};
+        const double ratio = eighths / 8.0;
+        const Region box{
+            static_cast<std::int64_t>(std::floor(view.box.left * ratio)),
+            static_cast<std::int64_t>(std::floor(view.box.top * ratio)),
+            std::min(static_cast<std::int64_t>(std::ceil(view.box.right * ratio)), scaled.width),
+            std::min(static_cast<std::int64_t>(std::ceil(view.box.bottom * ratio)), scaled.height)};
         set_taps(view,
-                 axis(resampling.filter, view.box.left * x - box.left, view.box.right * x - box.left,
-                      box.width(), view.wide),
-                 axis(resampling.filter, view.box.top * y - box.top, view.box.bottom * y - box.top,
-                      box.height(), view.high),
+                 {resampling.filter, view.box.left * ratio - box.left, view.box.right * ratio - box.left,
+                  box.width(), view.wide},
+                 {resampling.filter, view.box.top * ratio - box.top, view.box.bottom * ratio - box.top,
+                  box.height(), view.high},
                  output);
         const std::int64_t left = box.left + across_.all().first, top = box.top + down_.all().first;
         reader_.start({left, top, left + across_.all().count, top + down_.all().count}, eighths);
@@ -187,10 +190,6 @@ private:
                                      static_cast<double>(view.box.height()) / view.high) /
                             resampling.least_pixels;
         return left >= 8 ? 1 : left >= 4 ? 2 : left >= 2 ? 4 : 8;
-    }
-
-    static Axis axis(Filter filter, double from, double to, std::int64_t inputs, std::int64_t outputs) {
-        return {filter, from, to, inputs, outputs};
     }
 
     JpegReader reader_;

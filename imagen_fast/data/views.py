@@ -88,7 +88,7 @@ def random_boxes(
     first, any_fits = fits.argmax(1)[:, None], fits.any(1)[:, None]
     w, h, x, y = (np.take_along_axis(tried, first, 1) for tried in (w, h, x, y))
     # Where none of the tries fits, the largest within the ratio, in the middle.
-    widest, highest = (np.maximum(1, np.rint(x)) for x in (height * ratio[1], width / ratio[0]))
+    widest, highest = (np.maximum(1, np.rint(side)) for side in (height * ratio[1], width / ratio[0]))
     w, h = (
         np.where(any_fits, w, np.minimum(width, widest)),
         np.where(any_fits, h, np.minimum(height, highest)),

@@ -226,6 +226,9 @@ def test_whatever_goes_wrong_with_one_image_stays_with_it(monkeypatch):
     monkeypatch.setattr("imagen_fast.data.decode.batch.pillow_pixels", no_memory)
     made = decode_batch([good, other], CenterCrop(), 24)
     assert made.failed == {1: "MemoryError"}
+    with monkeypatch.context() as header:
+        header.setattr("imagen_fast.data.decode.batch.pillow_size", no_memory)
+        assert decode_batch([good, other], CenterCrop(), 24).failed == {1: "MemoryError"}
     monkeypatch.setattr(
         "imagen_fast.data.decode.batch.pillow_pixels", lambda data: np.zeros((3, 3, 3), np.uint8)
     )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Protocol, get_args
+from typing import Protocol, get_args
 
 import numpy as np
 import torch
@@ -14,16 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from imagen_fast import native
-from imagen_fast.data.decode.picture import pillow_pixels, pillow_size
-from imagen_fast.data.errors import CorruptImage
+from imagen_fast.data.decode.picture import pillow_pixels, pillow_size, reason
+from imagen_fast.data.sources import IMAGENET_MEAN, IMAGENET_STD
 from imagen_fast.data.views import Views
 from imagen_fast.errors import InvalidInput
 from imagen_fast.native import PIXEL_TYPES, Filter
 
 Bytes = bytes | bytearray | memoryview
-
-MEAN: Final = (0.485, 0.456, 0.406)
-STD: Final = (0.229, 0.224, 0.225)
 
 
 class Sampler(Protocol):
@@ -54,8 +51,8 @@ def decode_batch(
     size: int | tuple[int, int],
     patch: int | None = None,
     *,
-    mean: Sequence[float] = MEAN,
-    std: Sequence[float] = STD,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
     flip: float | np.ndarray | Tensor = 0.0,
     dtype: torch.dtype = torch.float32,
     channels: int = 3,
@@ -107,12 +104,12 @@ def decode_batch(
 
     sizes, reasons = native.picture_sizes(given, _most_pixels(), threads)
     failed: dict[int, str] = {}
-    others = [i for i, reason in enumerate(reasons) if reason]
+    others = [i for i, why in enumerate(reasons) if why]
     for i in others:
         try:
             sizes[i] = pillow_size(given[i])  # type: ignore[arg-type]
-        except CorruptImage as error:
-            failed[i] = str(error)
+        except Exception as error:  # no image may lose the others, for whatever reason
+            failed[i] = reason(error)
             sizes[i] = 1, 1
     views = _views(crops, flip, sizes, (height, width), np.random.default_rng(seed))
     _check_views(views, sizes, [i for i in range(count) if i not in failed], (height, width))
@@ -136,16 +133,16 @@ def decode_batch(
     def by_pillow(i: int) -> None:
         """One at a time for each thread: whole images are large."""
         try:
-            reason = decode([pillow_pixels(given[i])], [i], 1)[0]  # type: ignore[arg-type]
-        except Exception as error:  # no image may lose the others, for whatever reason
-            reason = str(error) or type(error).__name__
-        if reason:
-            failed[i] = reason
+            why = decode([pillow_pixels(given[i])], [i], 1)[0]  # type: ignore[arg-type]
+        except Exception as error:  # as above
+            why = reason(error)
+        if why:
+            failed[i] = why
 
     plain = [i for i in range(count) if not reasons[i]]
     found = zip(plain, decode([given[i] for i in plain], plain, threads), strict=True)
-    broken = {i: reason for i, reason in found if reason}
-    failed |= {i: reason for i, reason in broken.items() if isinstance(given[i], np.ndarray)}
+    broken = {i: why for i, why in found if why}
+    failed |= {i: why for i, why in broken.items() if isinstance(given[i], np.ndarray)}
     # A file whose header was fine may be broken further on: Pillow has the last word on that.
     _in_threads(by_pillow, [i for i in [*others, *broken] if i not in failed], threads)
     for i in failed:

@@ -120,7 +120,7 @@ def _open(data: bytes) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # hostile bytes bring out any exception at all in a format's parser
-        raise CorruptImage(_reason(error)) from error
+        raise CorruptImage(reason(error)) from error
 
 
 def _decode(image: Image.Image, channels: int) -> DecodedPicture:
@@ -133,7 +133,7 @@ def _decode(image: Image.Image, channels: int) -> DecodedPicture:
     except MemoryError:
         raise
     except Exception as error:  # as above: a decoder at work on hostile bytes
-        raise CorruptImage(_reason(error)) from error
+        raise CorruptImage(reason(error)) from error
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
@@ -156,5 +156,6 @@ def _orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What to tell of it; some exceptions say nothing themselves."""
     return str(error) or type(error).__name__
