@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "against_library.h"
 #include "cpu/decode_batch.h"
 
 namespace {
@@ -100,6 +101,7 @@ bool decode(const Bytes& bytes, const Bytes& neighbour) {
     view.left = below(view.wide - output.width + 1);
     view.top = below(view.high - output.height + 1);
     view.mirrored = below(2);
+    imagen_fast::compare_with_library(exact.data.get(), exact.size, 1 << below(4), draws());
     std::fill_n(output.scale, 3, 1.0f);
     const std::int64_t count =
         output.channels * output.height * output.width * imagen_fast::size_of(output.type);
@@ -152,7 +154,7 @@ int main(int count, char** arguments) {
             return 1;
         }
     }
-    std::printf("%zu files, %ld accepted; %ld mutations, %ld accepted; no fault\n", files.size(), whole,
-                mutations, accepted);
+    std::printf("%zu files, %ld accepted; %ld mutations, %ld accepted, %ld compared; no fault\n",
+                files.size(), whole, mutations, accepted, imagen_fast::files_compared());
     return 0;
 }

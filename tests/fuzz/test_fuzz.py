@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import shutil
 import subprocess
@@ -43,6 +44,8 @@ def test_nothing_that_is_fed_to_the_decoder_is_a_fault(program, files):
     # All but the one of four colours, which is Pillow's.
     assert f"{len(files)} files, {len(files) - 1} accepted; {MUTATIONS} mutations" in done.stdout
     assert "no fault" in done.stdout
+    # Each with libjpeg-turbo's coefficients, by our own decoder.
+    assert int(re.search(r"(\d+) compared", done.stdout)[1]) > MUTATIONS // 10
 
 
 def test_how_it_is_called(program):
