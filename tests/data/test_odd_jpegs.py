@@ -14,23 +14,19 @@ import sys
 import numpy as np
 import pytest
 import torch
-from jpeg_arithmetic import Conditioning, arithmetic_scan
+from jpeg_arithmetic import Conditioning
 from jpeg_huffman import flat_codes, long_codes, longest_codes, plain
 from jpeg_writer import (
-    EOI,
     SOF_ARITHMETIC,
     SOF_EXTENDED,
     SOF_PROGRESSIVE,
     SOF_PROGRESSIVE_ARITHMETIC,
-    SOI,
     interleaved,
     one_by_one,
     progressive_scans,
-    quantisation,
     random_frame,
-    restart_interval,
-    start_of_frame,
 )
+from odd_coding import arithmetic
 from odd_jpegs import corpus
 from PIL import Image
 from pillow_views import by_pillow, nearly_the_same
@@ -178,12 +174,6 @@ def test_a_decompression_bomb_is_refused_before_memory_is_taken():
 # --- the writer of the files itself -------------------------------------------------------------------
 
 
-def coded(frame, scans, marker: int, restart: int = 0, conditioning: Conditioning | None = None) -> bytes:
-    parts = [SOI, quantisation({0: 4, 1: 4}), start_of_frame(frame, marker), restart_interval(restart)]
-    parts += [bytes(arithmetic_scan(frame, scan, restart, conditioning)) for scan in scans]
-    return b"".join([*parts, EOI])
-
-
 def test_what_the_writer_writes_are_its_coefficients():
     """The inverse transform of A.3.3 in full precision, of which an image's pixels are within a level."""
     frame, steps = random_frame(56, 40), 1 + np.arange(64).reshape(8, 8)
@@ -210,5 +200,5 @@ def test_every_coder_writes_the_same(factors):
                 (SOF_ARITHMETIC, one_by_one(frame)),
                 (SOF_PROGRESSIVE_ARITHMETIC, several),
             ):
-                made = coded(frame, scans, marker, restart, conditioning)
+                made = arithmetic(frame, scans, marker, restart, conditioning)
                 assert np.array_equal(whole_by_pillow(made), wanted)

@@ -19,6 +19,7 @@ from jpeg_writer import (
     SOF_PROGRESSIVE_ARITHMETIC,
     SOI,
     SOS,
+    ZIGZAG,
     Frame,
     Scan,
     adobe,
@@ -54,7 +55,7 @@ def arithmetic(
     return b"".join([*parts, *coded_scans, EOI])
 
 
-def marked(data: bytes, marker: int) -> bytes:
+def called(data: bytes, marker: int) -> bytes:
     """As another process."""
     at = data.index(bytes((0xFF, SOF_BASELINE)))
     return data[: at + 1] + bytes((marker,)) + data[at + 2 :]
@@ -73,12 +74,8 @@ def processes() -> Files:
     bands = [Scan((0, 1, 2), 0, 0), *(Scan((i,), 1, 63) for i in range(3))]
     yield "progressive-spectral", File(plain(frame, marker=SOF_PROGRESSIVE, scans=bands))
     yield "progressive-without-dc", left(plain(frame, marker=SOF_PROGRESSIVE, scans=several[1:]))
-    yield (
-        "progressive-long-run",
-        File(
-            plain(empty_frame(600, 500), marker=SOF_PROGRESSIVE, scans=[Scan((0,), 0, 0), Scan((0,), 1, 63)])
-        ),
-    )
+    nothing, two = empty_frame(600, 500), [Scan((0,), 0, 0), Scan((0,), 1, 63)]
+    yield "progressive-long-run", File(plain(nothing, marker=SOF_PROGRESSIVE, scans=two))
     for name, scans, marker in (
         ("arithmetic", [interleaved(frame)], SOF_ARITHMETIC),
         ("arithmetic-one-by-one", one_by_one(frame), SOF_ARITHMETIC),
@@ -86,10 +83,8 @@ def processes() -> Files:
     ):
         yield name, File(arithmetic(frame, scans, marker))
         yield f"{name}-restarts", File(arithmetic(frame, scans, marker, restart=3))
-        yield (
-            f"{name}-conditioned",
-            File(arithmetic(frame, scans, marker, conditioning=Conditioning(1, 3, 20))),
-        )
+        conditioned = arithmetic(frame, scans, marker, conditioning=Conditioning(1, 3, 20))
+        yield f"{name}-conditioned", File(conditioned)
     deep = random_frame(30, 20, HALF, precision=12)
     yield "12-bits", left(plain(deep, marker=SOF_EXTENDED))
     yield "12-bits-baseline", left(plain(deep))
@@ -99,10 +94,10 @@ def processes() -> Files:
     parts = SOI, start_of_frame(gray, SOF_LOSSLESS), bytes(lossless_scan(gray, samples)), EOI
     yield "lossless", left(b"".join(parts))
     for marker in (0xC3, 0xC5, 0xC6, 0xC7, 0xC8, 0xCB, 0xCD, 0xCE, 0xCF, 0xDE):
-        yield f"baseline-called-{marker:x}", left(marked(plain(frame), marker))
+        yield f"baseline-called-{marker:x}", left(called(plain(frame), marker))
     # No code of an arithmetic coder is wrong: it is some picture.
-    yield "baseline-called-arithmetic", File(marked(plain(frame), SOF_ARITHMETIC))
-    yield "baseline-called-progressive", left(marked(plain(frame), SOF_PROGRESSIVE))
+    yield "baseline-called-arithmetic", File(called(plain(frame), SOF_ARITHMETIC))
+    yield "baseline-called-progressive", left(called(plain(frame), SOF_PROGRESSIVE))
 
 
 def samplings() -> Files:
@@ -190,16 +185,13 @@ def tables() -> Files:
 
     yield "codes-long", File(plain(frame, codes=long_codes))
     yield "codes-of-16-bits", File(plain(frame, codes=longest_codes))
-    yield (
-        "codes-of-16-bits-progressive",
-        File(plain(frame, marker=SOF_PROGRESSIVE, scans=progressive_scans(frame), codes=longest_codes)),
-    )
     yield "codes-2-3", File(plain(frame, scans=[Scan((0, 1, 2), tables=(2, 3, 3))]))
     yield "codes-of-each", File(plain(frame, scans=[Scan((0, 1, 2), tables=(0, 1, 2))]))
     # The library has the usual ones of K.3, for the frames of a film.
     yield "codes-missing-but-usual", File(without(saved(picture(41, 30)), DHT))
-    several = plain(frame, marker=SOF_PROGRESSIVE, scans=progressive_scans(frame))
-    yield "codes-missing-progressive", left(without(several, DHT))
+    several = {"marker": SOF_PROGRESSIVE, "scans": progressive_scans(frame)}
+    yield "codes-of-16-bits-progressive", File(plain(frame, codes=longest_codes, **several))
+    yield "codes-missing-progressive", left(without(plain(frame, **several), DHT))
     scan = huffman_scan(frame, interleaved(frame))
     of_one_symbol = bytes((0, 1)) + bytes(15) + b"\7"
     yield "codes-twice", File(whole(frame, segment(DHT, of_one_symbol), bytes(scan)))
@@ -218,10 +210,8 @@ def tables() -> Files:
         "of-nothing": b"",
     }.items():
         # Instead of the one in use, and where none asks for it: then it is only read.
-        data, elsewhere = (
-            scan.header + joined(scan.intervals),
-            payload[:1].replace(b"\0", b"\3") + payload[1:],
-        )
+        data = scan.header + joined(scan.intervals)
+        elsewhere = payload[:1].replace(b"\0", b"\3") + payload[1:]
         instead = whole(frame, scan.tables, segment(DHT, payload), data)
         yield f"codes-{name}", File(instead, natively=name == "of-nothing")
         readable = name not in ("of-257", "short", "very-short", "table-4", "kind-2")
@@ -254,6 +244,10 @@ def coefficients() -> Files:
         for value in (60, -60):
             alone = np.array([only(i, value) for i in range(64)])
             yield f"each-place-alone-{value}-{of}", File(filled(alone, factors))
+        ends = np.zeros((64, 64), int)
+        for i in range(64):
+            ends[i, ZIGZAG[: i + 1]] = 7
+        yield f"end-at-each-place-{of}", File(filled(ends.reshape(64, 8, 8), factors))
         largest = np.array([only(i, 1023 - 2046 * (i % 2)) for i in range(64)])
         yield f"largest-{of}", File(filled(largest, factors))
         yield f"largest-largest-steps-{of}", File(filled(largest, factors, steps=255))
