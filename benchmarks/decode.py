@@ -22,7 +22,7 @@ from imagen_fast.benchmarks.contest import Contest
 from imagen_fast.benchmarks.correctness import Verdict
 from imagen_fast.benchmarks.decode_corpus import LARGE, SMALL, jpegs
 from imagen_fast.benchmarks.measure import Call, Effort
-from imagen_fast.benchmarks.peers import DALI, OPENCV, SIMPLEJPEG, TORCHVISION, image_pipelines
+from imagen_fast.benchmarks.peers import DALI, OPENCV, SIMPLEJPEG, TORCHCODEC, TORCHVISION, image_pipelines
 from imagen_fast.benchmarks.peers.image_pipelines import MEAN, STD, Pipeline, Work
 from imagen_fast.data import decode_batch
 from imagen_fast.data.views import Views, random_boxes
@@ -51,7 +51,8 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
 
 
 def contest(name: str, size: tuple[int, int], count: int, effort: Effort) -> Contest:
-    absent = [absence for peer in (TORCHVISION, SIMPLEJPEG, OPENCV, DALI) if (absence := peer.absence())]
+    peers = TORCHVISION, TORCHCODEC, SIMPLEJPEG, OPENCV, DALI
+    absent = [absence for peer in peers if (absence := peer.absence())]
     case = f"decode {name} B{count} crop {SIDE} fp32"
     return Contest(case, "decode", partial(_contenders, case, size, count), effort, tuple(absent))
 
@@ -67,6 +68,8 @@ def _contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Conten
     if TORCHVISION.absence() is None:
         theirs["Pillow, torchvision v1"] = (image_pipelines.pillow, SAME)
         theirs["torchvision.io, v2"] = (image_pipelines.torchvision_v2, SAME)
+        if TORCHCODEC.absence() is None:
+            theirs["TorchCodec, v2"] = (image_pipelines.torchcodec_v2, SAME)
     if SIMPLEJPEG.absence() is None and OPENCV.absence() is None:
         theirs["simplejpeg, OpenCV"] = (image_pipelines.opencv, OTHER)
     if DALI.absence() is None:

@@ -7,8 +7,10 @@
 #include <string>
 #include <vector>
 
-// Needs the C declarations above.
+// Need the C declarations above.
 #include <jpeglib.h>
+
+#include <jerror.h>
 
 #include "cpu/baseline.h"
 #include "cpu/exif.h"
@@ -28,10 +30,12 @@ struct Errors {
 
 [[noreturn]] void leave(j_common_ptr codec) { std::longjmp(reinterpret_cast<Errors*>(codec->err)->jump, 1); }
 
-// Counts warnings as the library does, keeps the first, prints nothing.
+// Counts warnings as the library does, keeps the first, prints nothing. A marker without a length among the
+// segments is no warning to the library, but Pillow refuses some of them.
 void note(j_common_ptr codec, int level) {
-    if (level < 0 && codec->err->num_warnings++ == 0)
-        codec->err->format_message(codec, reinterpret_cast<Errors*>(codec->err)->warning);
+    jpeg_error_mgr& errors = *codec->err;
+    if (level >= 0 && errors.msg_code != JTRC_PARMLESS_MARKER) return;
+    if (errors.num_warnings++ == 0) errors.format_message(codec, reinterpret_cast<Errors&>(errors).warning);
 }
 
 }  // namespace
@@ -54,19 +58,34 @@ struct JpegReader::Codec {
         errors.base.num_warnings = 0;
         if (setjmp(errors.jump)) return false;
         jpeg_create_decompress(&codec);
-        // Where the orientation is.
-        jpeg_save_markers(&codec, JPEG_APP0 + 1, 0xffff);
+        // Where the orientation is, and what Pillow reads besides.
+        for (const int number : {0, 1, 2, 13, 14}) jpeg_save_markers(&codec, JPEG_APP0 + number, 0xffff);
         jpeg_mem_src(&codec, data, static_cast<unsigned long>(size));
         jpeg_read_header(&codec, TRUE);
         return true;
     }
 
-    // A region may end long before the file does, so whether the file is whole is asked here. The marker
-    // cannot occur inside the coded data, where a byte 0xff is always stuffed.
-    bool ends() const {
-        for (const std::uint8_t* p = data + size - 2; p >= codec.src->next_input_byte; --p)
-            if (p[0] == 0xff && p[1] == 0xd9) return true;
-        return false;
+    // A region may end long before the file does, so whether the file is whole is asked here. Restart markers
+    // and stuffed bytes are all that coded data may hold; another scan or frame after an only one is an
+    // error, and any other segment is rare.
+    bool ends() {
+        if (jpeg_input_complete(&codec)) return true;
+        const std::uint8_t *p = codec.src->next_input_byte, *end = p + codec.src->bytes_in_buffer;
+        int marker = codec.unread_marker;
+        while (marker == 0 || (marker >= JPEG_RST0 && marker < JPEG_RST0 + 8)) {
+            p = static_cast<const std::uint8_t*>(std::memchr(p, 0xff, static_cast<std::size_t>(end - p)));
+            while (p && p != end && *p == 0xff) ++p;
+            if (!p || p == end) return false;
+            marker = *p++;
+        }
+        return marker == JPEG_EOI;
+    }
+
+    // Where scans are missing the library smooths the blocks, and not each version in the same way.
+    bool all_scans() const {
+        if (!codec.progressive_mode) return true;
+        const int* bits = codec.coef_bits[0];
+        return std::all_of(bits, bits + DCTSIZE2 * codec.num_components, [](int left) { return left == 0; });
     }
 
     // False where our own decoder need not try.
@@ -178,7 +197,7 @@ JpegSize JpegReader::open(const std::uint8_t* data, std::size_t size, std::int64
 int JpegReader::orientation() const {
     ExifOrientation found;
     for (const jpeg_marker_struct* m = codec_->codec.marker_list; m; m = m->next)
-        found.segment(m->data, m->data_length);
+        found.segment(m->marker - JPEG_APP0, m->data, m->data_length);
     return found.value();
 }
 
@@ -189,7 +208,6 @@ JpegSize JpegReader::scaled(int eighths) const {
 
 void JpegReader::start(const Region& region, int eighths) {
     Codec& c = *codec_;
-    if (!c.ends()) throw JpegError("the JPEG is truncated: it has no end marker");
     const JpegSize image = scaled(eighths);
     if (region.left < 0 || region.top < 0 || region.left >= region.right || region.top >= region.bottom ||
         region.right > image.width || region.bottom > image.height)
@@ -206,6 +224,7 @@ void JpegReader::start_library() {
     c.pitch = static_cast<std::int64_t>(c.codec.output_width) * 3 + JPEG_ROW_SLACK;
     c.lines.resize(static_cast<std::size_t>(c.pitch * MOST_ROWS));
     if (!c.start(c.region)) c.fail();
+    if (!c.all_scans()) throw JpegError("the JPEG lacks some of its scans");
 }
 
 JpegReader::Rows JpegReader::rows(std::int64_t most) {
@@ -226,7 +245,9 @@ JpegReader::Rows JpegReader::rows(std::int64_t most) {
 
 void JpegReader::finish() {
     const Errors& errors = codec_->errors;
-    if (errors.base.num_warnings) throw JpegError(std::string("the JPEG is corrupt: ") + errors.warning);
+    if (errors.base.num_warnings) throw JpegError("the JPEG is corrupt: " + std::string(errors.warning));
+    if (!codec_->ends())
+        throw JpegError("no end marker follows the coded data: the JPEG is truncated, or goes on");
 }
 
 bool JpegReader::coefficients(std::vector<std::int16_t>& out) {

@@ -111,7 +111,12 @@ void compare_with_library(const std::uint8_t* data, std::size_t size, int eighth
     compared += plain;
     if (plain && library_coefficients(data, size, theirs) && ours != theirs) differ("a coefficient");
 
-    const JpegSize image = reader.scaled(eighths);
+    JpegSize image{};
+    try {
+        image = reader.scaled(eighths);
+    } catch (const JpegError&) {
+        return;
+    }
     Region region{below(image.width), below(image.height), 0, 0};
     region.right = region.left + 1 + below(image.width - region.left);
     region.bottom = region.top + 1 + below(image.height - region.top);
@@ -119,8 +124,7 @@ void compare_with_library(const std::uint8_t* data, std::size_t size, int eighth
     const std::string failure = decode(true, data, size, eighths, region, one);
     const std::string expected = decode(false, data, size, eighths, region, other);
     // The library reads a little beyond a region, and may find fault with that.
-    if (failure != expected && !failure.empty())
-        differ("the failure: '" + failure + "' and '" + expected + "'");
+    if (!failure.empty() && expected.empty()) differ("whether the file is whole: " + failure);
     if (one != other) differ("a pixel");
     use_instruction_set(best);
 }
