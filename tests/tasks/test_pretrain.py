@@ -147,7 +147,7 @@ def test_resuming_needs_a_run(small, tmp_path):
         ({"predict": 0.5}, "only the cross decoder"),
         ({"precision": "fp8"}, "precision must be"),
         ({"device": "tpu"}, "device must be"),
-        ({"data": "letters"}, "neither a folder nor an embedded set"),
+        ({"data": "letters"}, "neither a folder, nor tar shards, nor an"),
         ({"data": None}, "give the data"),
     ],
 )
