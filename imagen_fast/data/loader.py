@@ -160,11 +160,16 @@ class Loader:
             self._step += 1
             yield batch.as_dict() if self.as_dicts else batch
 
+    def seek(self, step: int) -> None:
+        """Begin the next pass at this step, counted over all epochs."""
+        _at_least(0, step=step)
+        self._next = self._step = step
+
     def set_epoch(self, epoch: int) -> None:
-        """Begin the next pass with this epoch; in the middle of it, where `load_state_dict` said so."""
+        """Begin the next pass with this epoch; if `seek` or `load_state_dict` led into it, from there."""
         _at_least(0, epoch=epoch)
         if self._next // len(self) != epoch:
-            self._next = self._step = epoch * len(self)
+            self.seek(epoch * len(self))
 
     def state_dict(self) -> dict[str, int]:
         """How far passes have come: the next step, counted over all epochs, and what it depends on."""
@@ -182,7 +187,7 @@ class Loader:
                     f"the state is of another stream: {name.replace('_', ' ')} was {state.get(name)}, "
                     f"now {value}"
                 )
-        self._next = self._step = state["step"]
+        self.seek(state["step"])
 
     def _identity(self) -> dict[str, int]:
         return {
