@@ -78,6 +78,7 @@ CUT_CROSS_ENTROPY = Peer("Cut Cross-Entropy", "cut_cross_entropy", "pip install 
 TORCHVISION = Peer("torchvision", "torchvision", "pip install torchvision")
 SIMPLEJPEG = Peer("simplejpeg", "simplejpeg", "pip install simplejpeg")
 OPENCV = Peer("OpenCV", "cv2", "pip install opencv-python-headless")
+WEBDATASET = Peer("webdataset", "webdataset", "pip install webdataset")
 DALI = Peer("DALI", "nvidia.dali", "pip install nvidia-dali-cuda130")
 QUACK = Peer("QuACK", "quack.linear_cross_entropy", "pip install quack-kernels")
 
