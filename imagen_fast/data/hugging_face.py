@@ -12,8 +12,8 @@ from imagen_fast.data.errors import OddDataset, TooFewImages
 from imagen_fast.data.sources import Source, numbered_classes
 from imagen_fast.errors import MissingPackage
 
-# What `save_to_disk` writes beside the data of one dataset, and of several splits.
-SAVED: Final = "state.json"
+# What `save_to_disk` writes beside the data of one dataset, and beside several splits.
+SAVED: Final = ("state.json", "dataset_info.json")
 SAVED_SPLITS: Final = "dataset_dict.json"
 
 
@@ -71,7 +71,7 @@ class HuggingFaceSource(Source):
         package = _package()
         path = Path(folder).expanduser()
         if (path / SAVED_SPLITS).exists():
-            splits = ", ".join(repr(str(state.parent)) for state in sorted(path.glob(f"*/{SAVED}")))
+            splits = ", ".join(repr(str(state.parent)) for state in sorted(path.glob(f"*/{SAVED[0]}")))
             raise OddDataset(f"the dataset {str(path)!r} has several splits; give one of {splits}")
         try:
             dataset = package.load_from_disk(str(path))
@@ -102,7 +102,7 @@ class HuggingFaceSource(Source):
 
 def is_saved(folder: Path) -> bool:
     """Whether `save_to_disk` wrote it."""
-    return (folder / SAVED).exists() or (folder / SAVED_SPLITS).exists()
+    return all((folder / name).exists() for name in SAVED) or (folder / SAVED_SPLITS).exists()
 
 
 def _package() -> Any:

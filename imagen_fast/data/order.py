@@ -1,5 +1,6 @@
 """In which order the images of a source are seen: a function of the seed and the epoch alone."""
 
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
@@ -24,7 +25,13 @@ class Order:
 
     def __init__(self, source: Source, seed: int, shuffle: bool, window: int = WINDOW) -> None:
         self._source, self._seed, self._shuffle, self._window = source, seed, shuffle, window
-        self.epoch = lru_cache(maxsize=4)(self._draw)
+        self._drawn = lru_cache(maxsize=4)(self._draw)
+        self._lock = threading.Lock()
+
+    def epoch(self, number: int) -> np.ndarray:
+        """The images of an epoch, in order: int64 [len]."""
+        with self._lock:  # all threads come to a new epoch at once, and one drawing is enough
+            return self._drawn(number)
 
     def at(self, positions: np.ndarray) -> np.ndarray:
         """The images at positions."""
