@@ -50,7 +50,7 @@ class Loader:
             what the caller computes next waits for that there.
         as_dicts: passes yield `Batch.as_dict()`.
         rank, world: of `world` processes each takes its own `batch_size` images of a step; `once` is not
-            divided. None: those of torch.distributed where that is initialised, else one process.
+            divided. None: those of torch.distributed where that is initialised by now, else one process.
         ahead: batches under way beyond the one that is waited for.
 
     Attributes:

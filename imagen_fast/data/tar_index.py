@@ -56,8 +56,8 @@ class TarFile:
     def members(self) -> Iterator[Member]:
         """The files in it, in its order; folders, links and the like are passed over.
 
-        Raises `TarError` at the first place where the format is broken; what came before it is good. An end
-        without the usual two blocks of zeros is none, if it lies between members.
+        Raises `TarError` at the first place where the format is broken; what came before it is good. The end
+        of the file is such a place where no block of zeros marks it: it was cut off, if between two members.
         """
         size = self.status.st_size
         window, start, offset = b"", 0, 0  # what was read, and from where; where the walk is
@@ -89,6 +89,7 @@ class TarFile:
             if body + length > size:
                 raise TarError(f"it ends at byte {size}, in the middle of a member")
             offset = body + -(-length // BLOCK) * BLOCK
+        raise TarError(f"it ends at byte {size}, without the mark of an end")
 
 
 def _checked(header: bytes, offset: int) -> tuple[bytes, int]:

@@ -55,8 +55,8 @@ class TarSource(Source):
             shards: a path, a glob (`shards/*.tar`), WebDataset's braces (`train-{000000..000012}.tar`), or
                 a list of any of those; their order is that of the source.
 
-        A shard that breaks off is used as far as it goes; where, and what samples have no image, is in
-        `unusable`. Raises `BrokenShard` where one is not there, is compressed, is no tar file, holds a file
+        A shard that breaks off is used up to its last whole sample; where, and what samples have no image, is
+        in `unusable`. Raises `BrokenShard` where one is not there, is compressed, is no tar file, holds a file
         twice or a label that is no number; `NoImages` where not one image is found.
         """
         names = [shards] if isinstance(shards, str | os.PathLike) else list(shards)

@@ -71,10 +71,16 @@ def test_a_size_that_octal_digits_cannot_hold(tmp_path):
         next(found)
 
 
-def test_an_end_without_a_mark_between_members_is_an_end(tmp_path):
+@pytest.mark.parametrize("end", [512 * 5, 512 * 4 + 11])
+def test_an_end_between_members_has_a_mark(tmp_path, end):
     path = written(tmp_path / "a.tar", [("a.jpg", b"x" * 600), ("b.jpg", b"y" * 10)])
     whole = members(path)
-    path.write_bytes(path.read_bytes()[: 512 * 5])
+    path.write_bytes(path.read_bytes()[:end])
+    found = TarFile(path).members()
+    assert [next(found)[:3] for _ in range(2)] == whole
+    with pytest.raises(TarError, match=f"ends at byte {end}, without the mark of an end"):
+        next(found)
+    path.write_bytes(path.read_bytes().ljust(512 * 5, b"\0") + bytes(512))
     assert members(path) == whole
 
 

@@ -159,11 +159,12 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, shard, jpeg, monkeypatch)
             open_source(name)
 
 
-def test_a_shard_that_breaks_off_is_used_as_far_as_it_goes(shards):
+@pytest.mark.parametrize("where", ["in the image", "before the label"])
+def test_a_shard_that_breaks_off_is_used_up_to_its_last_whole_sample(shards, where):
     first = shards / "set-000.tar"
     members = open_source(first).members
-    offset = int(open_source(first).places[3, 0])
-    os.truncate(first, offset + 100)
+    offset, size = open_source(first).places[3].tolist()
+    os.truncate(first, offset + 100 if where == "in the image" else -(-(offset + size) // 512) * 512)
     source = open_source(str(shards / "*.tar"))
     assert source.members[:4] == (*members[:3], open_source(shards / "set-001.tar").members[0])
     assert source.labels is not None
