@@ -56,8 +56,8 @@ class TarSource(Source):
                 a list of any of those; their order is that of the source.
 
         A shard that breaks off is used up to its last whole sample; where, and what samples have no image, is
-        in `unusable`. Raises `BrokenShard` where one is not there, is compressed, is no tar file, holds a file
-        twice or a label that is no number; `NoImages` where not one image is found.
+        in `unusable`. Raises `BrokenShard` where one is not there, is compressed, is no tar file, or holds a
+        file twice or a label that is no number; `NoImages` where not one image is found.
         """
         names = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
         paths = [path for name in names for path in _expand(os.path.expanduser(os.fspath(name)))]
