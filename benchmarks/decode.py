@@ -2,7 +2,8 @@
 
 The views are the same for all: random resized crops, half of them mirrored. Everyone normalises to float32
 and keeps the memory of its batch; *new memory* is ours with a new tensor for each batch. At a smaller scale
-(`dct scaling`) and without antialiasing (OpenCV) pixels differ: by how much is in the record.
+(`dct scaling`) and without antialiasing (OpenCV) pixels differ: by how much is in the record. The suite's
+other contests, whole loaders on all cores, are in `loader.py`.
 """
 
 from __future__ import annotations
