@@ -2,7 +2,8 @@
 
 The views are the same for all: random resized crops, half of them mirrored. Everyone normalises to float32
 and keeps the memory of its batch; *new memory* is ours with a new tensor for each batch. At a smaller scale
-(`dct scaling`) and without antialiasing (OpenCV) pixels differ: by how much is in the record.
+(`dct scaling`) and without antialiasing (OpenCV) pixels differ: by how much is in the record. The suite's
+other contests, whole loaders on all cores, are in `loader.py`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from imagen_fast.benchmarks import loader
 from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.contest import Contest
 from imagen_fast.benchmarks.correctness import Verdict
@@ -24,6 +25,7 @@ from imagen_fast.benchmarks.decode_corpus import LARGE, SMALL, jpegs
 from imagen_fast.benchmarks.measure import Call, Effort
 from imagen_fast.benchmarks.peers import DALI, OPENCV, SIMPLEJPEG, TORCHCODEC, TORCHVISION, image_pipelines
 from imagen_fast.benchmarks.peers.image_pipelines import MEAN, STD, Pipeline, Work
+from imagen_fast.benchmarks.pixel_levels import OTHER, SAME, levels_apart
 from imagen_fast.data import decode_batch
 from imagen_fast.data.views import Views, random_boxes
 from imagen_fast.errors import InvalidInput
@@ -33,10 +35,6 @@ FULL = Effort(warmup=1, least=7, most=60, seconds=40)
 
 SIDE = 224
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
-# Of 255 levels, from Pillow's antialiased resize: what ours promises, and what others may lack at most to
-# count as the same work.
-SAME = {"mean": 0.05, "maximum": 2.0}
-OTHER = {"mean": 3.0, "maximum": 255.0}
 
 Build = Callable[[Work], Pipeline]
 
@@ -48,6 +46,7 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
     yield contest("500x375", SMALL, 16 if quick else 64, effort)
     if not quick:
         yield contest("2048x1536", LARGE, 16, effort)
+    yield from loader.contests(quick)
 
 
 def contest(name: str, size: tuple[int, int], count: int, effort: Effort) -> Contest:
@@ -106,7 +105,7 @@ def _prepare(
     torch.set_num_threads(1)
     given = work(size, count)
     run = build(given)
-    return run, verdict(run(), truth(given), bound)
+    return run, levels_apart(run(), truth(given), bound)
 
 
 def truth(given: Work) -> Tensor:
@@ -118,15 +117,3 @@ def truth(given: Work) -> Tensor:
         pixels = np.asarray(image)[:, ::-1] if given.mirrored[i] else np.asarray(image)
         out[i] = torch.from_numpy((pixels / 255 - np.array(MEAN)) / np.array(STD)).permute(2, 0, 1)
     return out
-
-
-def verdict(made: Tensor, wanted: Tensor, bound: dict[str, float]) -> Verdict:
-    """How many of 255 levels the pixels differ from Pillow's."""
-    levels = 255 * torch.tensor(STD)[:, None, None]
-    difference = ((made - wanted) * levels).abs()
-    found = {"mean": float(difference.mean()), "maximum": float(difference.max())}
-    evidence: dict[str, Any] = {
-        f"levels from Pillow, {kind}": {"error": found[kind], "bound": bound[kind]} for kind in found
-    }
-    # A NaN is within no bound; a level is not a whole one after normalising.
-    return Verdict(all(found[kind] <= bound[kind] + 1e-3 for kind in found), evidence)

@@ -104,9 +104,7 @@ def _contenders(
         if on_cuda:
             yield ours.contender(f"{name} same-objective bf16 compiled step", torch.bfloat16, compiled=True)
     for depth in CROSS_DEPTHS[: (1 if quick else None) if cross else 0]:
-        shape = DecoderConfig("cross", decoder.embed_dim, depth, decoder.heads, decoder.mlp_ratio)
-        ours = _Ours(workload, shape, queries / workload.hidden, None)
-        yield ours.contender(f"{name} cross {queries}x{depth} bf16 step", torch.bfloat16)
+        yield _cross_step(name, workload, decoder, queries, depth)
     if vitmae is None:
         return
     modes = [Mode(torch.bfloat16), Mode(torch.float32)]
@@ -117,6 +115,21 @@ def _contenders(
             modes.append(Mode(torch.bfloat16, keeps_memory=True))
     for mode in modes:
         yield vitmae.contender(f"{name} same-objective {mode.precision} step", mode)
+
+
+def _cross_step(
+    name: str, workload: mae.Workload, decoder: DecoderConfig, queries: int, depth: int
+) -> Contender:
+    shape = DecoderConfig("cross", decoder.embed_dim, depth, decoder.heads, decoder.mlp_ratio)
+    ours = _Ours(workload, shape, queries / workload.hidden, None)
+    return ours.contender(f"{name} cross {queries}x{depth} bf16 step", torch.bfloat16)
+
+
+def cheapest_step(size: str, quick: bool) -> Contender:
+    """The step of this suite that takes in images fastest on a CPU: what a loader has to keep up with."""
+    batch = BATCHES["cpu"][size]
+    workload = mae.Workload(vit_config(size), batch, torch.device("cpu"), 2 if quick else batch)
+    return _cross_step(f"mae {size}", workload, FULL_DECODER, CROSS_QUERIES, CROSS_DEPTHS[-1])
 
 
 class _Vitmae(training.Theirs):

@@ -1,5 +1,7 @@
 """What can be wrong with data, each with one sentence: what was wrong, the value, what is allowed."""
 
+from typing import Self
+
 from imagen_fast.errors import DataError
 
 
@@ -8,15 +10,30 @@ class MissingFolder(DataError):
 
 
 class UnknownData(DataError):
-    """A name that is neither an embedded set nor a folder."""
+    """A name or an object that stands for no set of images."""
+
+
+class BrokenShard(DataError):
+    """A tar shard that is not there, or in which images cannot be found."""
+
+
+class OddDataset(DataError):
+    """A Hugging Face dataset that images cannot be taken from as it is."""
 
 
 class NoImages(DataError):
-    """A folder in which no file looks like an image."""
+    """A folder, or shards, in which no file looks like an image."""
 
 
 class NoLabels(DataError):
     """Labels are needed of a source that has none."""
+
+    @classmethod
+    def of(cls, name: str) -> Self:
+        return cls(
+            f"{name!r} has no labels; they come from two or more subfolders that hold all the images, "
+            "from a cls file for every image in the shards, or from a ClassLabel column"
+        )
 
 
 class TooFewImages(DataError):

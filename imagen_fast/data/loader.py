@@ -1,64 +1,39 @@
-"""Batches of uint8 pixels from a source, each a pure function of (seed, step)."""
+"""Batches of a source as training takes them, each a pure function of (seed, step)."""
 
 import itertools
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from imagen_fast.data.augment import (
-    Augmentation,
-    CenterCrop,
-    RandomResizedCrop,
-    augmentation_for,
-    fixed_view,
-    random_shifts,
-    to_channels,
-)
-from imagen_fast.data.decode import decode_batch
+from imagen_fast.data.assembly import Assembler, Form, Work
+from imagen_fast.data.augment import Augmentation, augmentation_for
+from imagen_fast.data.batch import Batch, Sent, Transfer
 from imagen_fast.data.decode.batch import processors
-from imagen_fast.data.errors import AllCorrupt
-from imagen_fast.data.seeds import BATCH, CROP, ORDER, generator
-from imagen_fast.data.sources import ArraySource, Source
-from imagen_fast.data.views import Views
+from imagen_fast.data.order import Order
+from imagen_fast.data.sources import Source
+from imagen_fast.data.under_way import UnderWay
 from imagen_fast.errors import InvalidInput
-
-# One task of a thread: long enough that its start costs nothing, short enough that all threads work on
-# the batch that is waited for.
-CHUNK: Final = 16
-
-
-class Batch(NamedTuple):
-    """`images` uint8 [B, C, H, W]; `labels` int64 [B] or None; `indices` int64 [B] into the source."""
-
-    images: torch.Tensor
-    labels: torch.Tensor | None
-    indices: torch.Tensor
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device, copied asynchronously where that is possible."""
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        return Batch(
-            self.images.to(device, non_blocking=True), labels, self.indices.to(device, non_blocking=True)
-        )
 
 
 class Loader:
-    """An endless stream of batches that continues exactly from any step, and finite passes in order.
+    """An endless stream of batches that continues exactly from any step, and finite passes over it.
 
     The stream is one permutation of the source after another (the epoch's order depends on the seed and
-    the epoch alone), cut into batches with nothing left over: a batch at the end of an epoch takes its last
-    images from the next, and so a source smaller than a batch works too. An image that cannot be decoded is
-    replaced by the next good one in its epoch's order and listed in `failed`. Neither the number of threads
-    nor where the stream was entered changes any bit.
+    the epoch alone, see `Order`), cut into batches with nothing left over: a batch at the end of an epoch
+    takes its last images from the next, and so a source smaller than a batch works too. An image that cannot
+    be decoded is replaced by the next good one in its epoch's order and listed in `failed`. Neither the
+    number of threads nor where the stream was entered changes any bit.
+
+    `for batch in loader` is one pass, the `len(loader)` steps of an epoch; each further pass is the next
+    epoch. `state_dict` tells where it is, in the middle of a pass too, and the first pass after
+    `load_state_dict` goes on from there, so that it serves as the data loader of a plain PyTorch loop, of
+    Lightning, and, with `as_dicts`, of transformers' Trainer, in its `get_train_dataloader`.
 
     Args:
         source: where the images come from.
@@ -69,8 +44,13 @@ class Loader:
         threads: that decode; None takes every processor this process may use.
         shuffle: False keeps the source's order in every epoch.
         channels: 1 or 3; None takes the source's.
+        dtype: uint8, the pixels as bytes; float32, bfloat16 or float16, normalised by `mean` and `std`.
+        patch: side of a patch in pixels, for tokens [B, N, patch * patch * C] in place of pixels.
+        device: where batches arrive. To a GPU they are copied from pinned memory on a stream of its own, and
+            what the caller computes next waits for that there.
+        as_dicts: passes yield `Batch.as_dict()`.
         rank, world: of `world` processes each takes its own `batch_size` images of a step; `once` is not
-            divided.
+            divided. None: those of torch.distributed where that is initialised by now, else one process.
         ahead: batches under way beyond the one that is waited for.
 
     Attributes:
@@ -93,12 +73,19 @@ class Loader:
         threads: int | None = None,
         shuffle: bool = True,
         channels: int | None = None,
-        rank: int = 0,
-        world: int = 1,
+        dtype: torch.dtype = torch.uint8,
+        patch: int | None = None,
+        device: torch.device | str = "cpu",
+        as_dicts: bool = False,
+        rank: int | None = None,
+        world: int | None = None,
         ahead: int = 2,
     ) -> None:
+        rank, world = _place(rank, world)
         _at_least(1, batch_size=batch_size, size=size, threads=1 if threads is None else threads, world=world)
         _at_least(0, seed=seed, rank=rank, ahead=ahead)
+        if rank >= world:
+            raise InvalidInput(f"rank must be below the number of processes, {world}, not {rank}")
         if channels not in (None, 1, 3):
             raise InvalidInput(f"channels must be 1 or 3, not {channels}")
         self.source = source
@@ -106,27 +93,39 @@ class Loader:
         self.size = size
         self.augment = augmentation_for(source) if augment is None else augment
         self.seed = seed
-        self.shuffle = shuffle
         self.channels = channels or source.channels
         self.mean, self.std = _statistics(source, self.channels)
+        self.device = _checked(device)
+        self.as_dicts = as_dicts
         self.steps_per_epoch = -(-len(source) // (batch_size * world))
         self.waited = 0.0
         self._rank, self._world, self._ahead = rank, world, ahead
-        self._fixed_view = fixed_view(source)
-        self._order = lru_cache(maxsize=4)(self._draw_order)
-        self._failed: dict[str, str] = {}
-        self._lock = threading.Lock()
+        on_gpu = self.device.type == "cuda"
+        form = Form(size, self.channels, dtype, patch, self.mean, self.std, pinned=on_gpu)
+        if form != form.plain:
+            form.decode([], np.empty((0, 4), np.int64))  # which refuses what cannot be
+        self._assembler = Assembler(source, self.augment, seed, Order(source, seed, shuffle), form)
+        self._transfer = Transfer(self.device) if on_gpu else None
+        # Steps: where the next pass begins, and how far the caller has come.
+        self._next = self._step = 0
+        self._waited_in_loops = self._computed = 0.0
         self._pool = ThreadPoolExecutor(threads or processors(), thread_name_prefix="imagen-fast-data")
 
     @property
     def failed(self) -> list[tuple[str, str]]:
         """(path, reason) of every image found unusable so far, each once, sorted by path."""
-        with self._lock:
-            return sorted(self._failed.items())
+        return self._assembler.failed
+
+    @property
+    def wait_share(self) -> float:
+        """The share of the time of loops over batches, what they do with them included, that was waiting."""
+        return self._waited_in_loops / max(self._waited_in_loops + self._computed, 1e-9)
+
+    # The stream.
 
     def at(self, step: int) -> Batch:
         """The batch of one step of the stream."""
-        return self._wait(self._start(step))
+        return self._wait(self._start(step))[0]
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """The batches from `start_step` on, without end; the next ones are decoded meanwhile."""
@@ -138,13 +137,64 @@ class Loader:
         An image that cannot be decoded is left out, and listed: nothing is evaluated twice in its stead.
         """
         found = False
-        firsts = range(0, len(self.source), self.batch_size)
-        for batch in self._prefetch(self._start_in_order(first) for first in firsts):
+        for batch in self._prefetch(
+            self._under_way(self._assembler.in_order(first, min(self.batch_size, len(self.source) - first)))
+            for first in range(0, len(self.source), self.batch_size)
+        ):
             if len(batch.indices):
                 found = True
                 yield batch
         if not found:
-            raise self._all_corrupt()
+            raise self._assembler.all_corrupt()
+
+    # Passes, and where they are.
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[Any]:
+        first, self._step = self._next, self._next
+        # Wherever the caller leaves this pass: the next one is another epoch.
+        self._next = (first // len(self) + 1) * len(self)
+        for batch in self._prefetch(self._start(step) for step in range(first, self._next)):
+            self._step += 1
+            yield batch.as_dict() if self.as_dicts else batch
+
+    def seek(self, step: int) -> None:
+        """Begin the next pass at this step, counted over all epochs."""
+        _at_least(0, step=step)
+        self._next = self._step = step
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin the next pass with this epoch; if `seek` or `load_state_dict` led into it, from there."""
+        _at_least(0, epoch=epoch)
+        if self._next // len(self) != epoch:
+            self.seek(epoch * len(self))
+
+    def state_dict(self) -> dict[str, int]:
+        """How far passes have come: the next step, counted over all epochs, and what it depends on."""
+        return {"step": self._step, **self._identity()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next pass where another loader was.
+
+        The batches that follow are the same bit for bit if its arguments are. Raises `InvalidInput` where
+        the step of `state` is no step of this loader's stream.
+        """
+        for name, value in self._identity().items():
+            if state.get(name) != value:
+                raise InvalidInput(
+                    f"the state is of another stream: {name.replace('_', ' ')} was {state.get(name)}, "
+                    f"now {value}"
+                )
+        self.seek(state["step"])
+
+    def _identity(self) -> dict[str, int]:
+        return {
+            "images": len(self.source),
+            "images_a_step": self.batch_size * self._world,
+            "seed": self.seed,
+        }
 
     def close(self) -> None:
         """End the threads; no batch can be asked for afterwards."""
@@ -158,216 +208,75 @@ class Loader:
     ) -> None:
         self.close()
 
-    def _prefetch(self, starts: Iterator["_Started"]) -> Iterator[Batch]:
+    # Batches under way.
+
+    def _start(self, step: int) -> UnderWay[Sent]:
+        """Set the threads to work on one step of the stream."""
+        first = (step * self._world + self._rank) * self.batch_size
+        return self._under_way(self._assembler.stream(first, self.batch_size))
+
+    def _under_way(self, work: Work) -> UnderWay[Sent]:
+        send = Sent if self._transfer is None else self._transfer.send
+        return UnderWay(self._pool, work.parts, lambda: send(work.finish()))
+
+    def _prefetch(self, starts: Iterator[UnderWay[Sent]]) -> Iterator[Batch]:
         """Keep `ahead` batches under way beyond the one that is waited for."""
-        started: deque[_Started] = deque()
+        started: deque[UnderWay[Sent]] = deque()
+
+        def hand_out() -> Iterator[Batch]:
+            batch, seconds = self._wait(started.popleft())
+            self._waited_in_loops += seconds
+            begin = time.perf_counter()
+            yield batch
+            self._computed += time.perf_counter() - begin
+
         try:
             for batch in starts:
                 started.append(batch)
                 if len(started) > self._ahead:
-                    yield self._wait(started.popleft())
+                    yield from hand_out()
             while started:
-                yield self._wait(started.popleft())
+                yield from hand_out()
         finally:
             for batch in started:
                 batch.cancel()
 
-    def _wait(self, batch: "_Started") -> Batch:
+    def _wait(self, batch: UnderWay[Sent]) -> tuple[Batch, float]:
+        """The batch, and the seconds that it was waited for."""
         begin = time.perf_counter()
         try:
-            for task in batch.tasks:
-                task.result()  # an exception of a thread comes out here
-            return batch.finish()
+            made = batch.result().receive()
         except BaseException:
             batch.cancel()
             raise
         finally:
-            self.waited += time.perf_counter() - begin
-
-    def _start(self, step: int) -> "_Started":
-        """Set the threads to work on one step of the stream."""
-        first = (step * self._world + self._rank) * self.batch_size
-        rng = generator(BATCH, self.seed, first)
-        mirrored = rng.random(self.batch_size) < (0.5 if self.augment.flip else 0)
-        if self._is_direct(self.augment):
-            indices = self._stream(first)
-            return _Started([], lambda: self._finish(self._gather(indices, mirrored), indices, rng))
-
-        images, indices = self._buffers(self.batch_size)
-        tasks = [
-            self._pool.submit(
-                self._fill_stream, images[part], indices[part], mirrored[part], first + part.start
-            )
-            for part in _chunks(self.batch_size)
-        ]
-        return _Started(tasks, lambda: self._finish(images, indices, rng))
-
-    def _start_in_order(self, first: int) -> "_Started":
-        """Set the threads to work on the source's own images from `first` on."""
-        count = min(self.batch_size, len(self.source) - first)
-        if self._is_direct(Augmentation()):
-            indices = np.arange(first, first + count)
-            return _Started([], lambda: self._finish(self._gather(indices, np.zeros(count, bool)), indices))
-
-        images, indices = self._buffers(count)
-        tasks = [
-            self._pool.submit(self._fill_in_order, images[part], indices[part], first + part.start)
-            for part in _chunks(count)
-        ]
-
-        def finish() -> Batch:
-            good = indices >= 0
-            return self._finish(images, indices) if good.all() else self._finish(images[good], indices[good])
-
-        return _Started(tasks, finish)
-
-    def _finish(
-        self, images: np.ndarray, indices: np.ndarray, rng: np.random.Generator | None = None
-    ) -> Batch:
-        if rng is not None and self.augment.shift:
-            images = random_shifts(images, self.augment.shift, rng)
-        labels = None if self.source.labels is None else torch.from_numpy(self.source.labels[indices])
-        return Batch(torch.from_numpy(images), labels, torch.from_numpy(indices))
-
-    # Images in memory that need no resizing: one gather instead of a task an image.
-
-    def _is_direct(self, augment: Augmentation) -> bool:
-        return (
-            isinstance(self.source, ArraySource)
-            and augment.crop is None
-            and self.source.native_size == self.size
-        )
-
-    def _gather(self, indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        assert isinstance(self.source, ArraySource)
-        images = to_channels(self.source.images[indices], self.channels)
-        images[mirrored] = images[mirrored][..., ::-1]
-        return images
-
-    # All others: each row of a batch by itself, in the threads.
-
-    def _buffers(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        images = np.empty((count, self.channels, self.size, self.size), dtype=np.uint8)
-        return images, np.full(count, -1, dtype=np.int64)
-
-    def _fill_stream(self, images: np.ndarray, indices: np.ndarray, mirrored: np.ndarray, first: int) -> None:
-        rows = np.arange(len(images))
-        candidates = [self._candidates(first + row) for row in range(len(images))]
-        while len(rows):
-            found = [next(candidates[row], None) for row in rows]
-            if None in found:
-                raise self._all_corrupt()
-            # Drawn anew for each candidate: what a broken image used up must not matter.
-            crop = self.augment.crop
-            view = self._fixed_view if crop is None else _OneByOne(crop, self.seed, first + rows)
-            self._fill(images, indices, rows, np.array(found), view, mirrored[rows])
-            rows = rows[indices[rows] < 0]
-
-    def _fill_in_order(self, images: np.ndarray, indices: np.ndarray, first: int) -> None:
-        rows = np.arange(len(images))
-        self._fill(images, indices, rows, first + rows, self._fixed_view, np.zeros(len(rows), bool))
-
-    def _fill(
-        self,
-        images: np.ndarray,
-        indices: np.ndarray,
-        rows: np.ndarray,
-        wanted: np.ndarray,
-        view: "CenterCrop | _OneByOne",
-        mirrored: np.ndarray,
-    ) -> None:
-        """Put images of the source into rows; of one that is unusable note why, and leave its index."""
-        files: list[bytes | np.ndarray] = []
-        there = np.ones(len(rows), bool)
-        for i, index in enumerate(wanted):
-            try:
-                files.append(self.source.encoded(index))
-            except OSError as error:
-                there[i] = False
-                self._note(index, error.strerror or str(error))
-        rows, wanted = rows[there], wanted[there]
-        made = decode_batch(
-            files,
-            view if isinstance(view, CenterCrop) else view.only(there),
-            self.size,
-            flip=mirrored[there],
-            dtype=torch.uint8,
-            channels=self.channels,
-            filter="bicubic",
-            threads=1,  # this one
-            out=torch.from_numpy(images) if len(rows) == len(images) else None,
-        )
-        if len(rows) < len(images):
-            images[rows] = made.pixels.numpy()
-        for i, reason in made.failed.items():
-            self._note(wanted[i], reason)
-        good = np.array([i not in made.failed for i in range(len(rows))], bool)
-        indices[rows[good]] = wanted[good]
-
-    def _note(self, index: int, reason: str) -> None:
-        with self._lock:
-            self._failed[self.source.path(index)] = reason
-
-    # The order of the stream. Position p is image number p % len of epoch p // len.
-
-    def _draw_order(self, epoch: int) -> np.ndarray:
-        count = len(self.source)
-        return generator(ORDER, self.seed, epoch).permutation(count) if self.shuffle else np.arange(count)
-
-    def _stream(self, first: int) -> np.ndarray:
-        """The images at one batch of positions."""
-        epochs, places = np.divmod(np.arange(first, first + self.batch_size), len(self.source))
-        return np.concatenate(
-            [self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
-        )
-
-    def _candidates(self, position: int) -> Iterator[int]:
-        """The image at a position, then those that may stand in for it."""
-        epoch, place = divmod(position, len(self.source))
-        order = self._order(epoch)
-        for further in range(len(order)):
-            yield int(order[(place + further) % len(order)])
-
-    def _all_corrupt(self) -> AllCorrupt:
-        path, reason = self.failed[0]
-        return AllCorrupt(
-            f"none of the {len(self.source)} images of {self.source.name!r} can be decoded; {path}: {reason}"
-        )
+            seconds = time.perf_counter() - begin
+            self.waited += seconds
+        return made, seconds
 
 
-@dataclass(frozen=True)
-class _OneByOne:
-    """Random crops that depend on the positions in the stream alone."""
-
-    crop: RandomResizedCrop
-    seed: int
-    positions: np.ndarray
-
-    def only(self, which: np.ndarray) -> "_OneByOne":
-        return replace(self, positions=self.positions[which])
-
-    def views(self, sizes: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> Views:
-        boxes = [
-            self.crop.box(generator(CROP, self.seed, int(position)), int(width), int(height))
-            for position, (width, height) in zip(self.positions, sizes, strict=True)
-        ]
-        return Views.of_boxes(np.array(boxes, dtype=np.int64).reshape(-1, 4), size)
+def _place(rank: int | None, world: int | None) -> tuple[int, int]:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if rank is None:
+        rank = torch.distributed.get_rank() if distributed and world is None else 0
+    if world is None:
+        world = torch.distributed.get_world_size() if distributed else 1
+    return rank, world
 
 
-@dataclass(frozen=True)
-class _Started:
-    """A batch under way: the tasks that fill it, and what is left to do after them."""
-
-    tasks: list[Future[None]]
-    finish: Callable[[], Batch]
-
-    def cancel(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-
-
-def _chunks(count: int) -> list[slice]:
-    return [slice(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
+def _checked(device: torch.device | str) -> torch.device:
+    try:
+        device = torch.device(device)
+    except RuntimeError:
+        raise InvalidInput(f"device must be 'cpu' or 'cuda', not {device!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidInput(f"device must be 'cpu' or 'cuda', not {str(device)!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput("there is no CUDA device here; device must be 'cpu'")
+    # The threads have a current device of their own.
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def _statistics(source: Source, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -8,10 +8,12 @@ from typing import Final, Self
 
 import numpy as np
 
-from imagen_fast.data.errors import MissingFolder, NoImages, TooFewImages
+from imagen_fast.data.errors import MissingFolder, NoImages, NoLabels, TooFewImages
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+# More numbers than that name something else: the bytes of a file, or its date.
+MOST_CLASSES: Final = 1_000_000
 EXTENSIONS: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 
 
@@ -22,7 +24,9 @@ class Source:
     `labels` are int64 [len] indices into `classes`, or None; `mean` and `std` are per channel on the scale
     0..1; `levels` is the number of values a pixel takes (256, or 17 for the digits, spread evenly over
     0..255: level = round(pixel * (levels - 1) / 255)); `native_size` is the side in pixels where all images
-    are squares of one size, else None.
+    are squares of one size, else None. `shards` is int64 [len], which file each image lies in, where images
+    of one file are best read soon after one another; None: in any order. `unusable` are the (path, reason) of
+    what was found at opening to be no image, and is not counted.
     """
 
     name: str
@@ -33,6 +37,8 @@ class Source:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     native_size: int | None = None
+    shards: np.ndarray | None = None
+    unusable: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -51,6 +57,19 @@ class Source:
 
     def _labels_at(self, indices: np.ndarray) -> np.ndarray | None:
         return None if self.labels is None else self.labels[indices]
+
+
+def upright(image: np.ndarray) -> np.ndarray:
+    """uint8 [1 or 3, H, W] as `decode_batch` takes pixels: [H, W, 3]."""
+    pixels = image.transpose(1, 2, 0)
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def numbered_classes(labels: np.ndarray) -> tuple[str, ...]:
+    """Names for classes of which only numbers are known: those up to the largest."""
+    if labels.max() >= MOST_CLASSES:
+        raise NoLabels(f"labels must number classes from 0 to {MOST_CLASSES - 1}, not {labels.max()}")
+    return tuple(str(number) for number in range(int(labels.max()) + 1))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,8 +93,7 @@ class ArraySource(Source):
         return f"{self.name}[{index}]"
 
     def encoded(self, index: int) -> np.ndarray:
-        pixels = self.images[index].transpose(1, 2, 0)
-        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        return upright(self.images[index])
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Self:
         chosen = np.asarray(indices, dtype=np.int64)

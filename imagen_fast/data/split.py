@@ -43,9 +43,7 @@ def few_per_class(source: S, n: int, seed: int = 0) -> S:
     if n < 1:
         raise InvalidInput(f"the number of labels a class must be at least 1, not {n}")
     if source.labels is None or source.classes is None:
-        raise NoLabels(
-            f"{source.name!r} has no labels; they come from at least two subfolders that hold all the images"
-        )
+        raise NoLabels.of(source.name)
     rng = generator(SPLIT, seed)
     chosen = []
     for label, name in enumerate(source.classes):

@@ -98,11 +98,22 @@ class Plan:
     device: torch.device
     dtype: torch.dtype
 
-    def loader(self, source: Source, augment: Augmentation | None = None) -> Loader:
+    def loader(
+        self, source: Source, augment: Augmentation | None = None, device: torch.device | str = "cpu"
+    ) -> Loader:
         s = self.settings
         assert s.batch_size is not None
         side, channels = self.backbone.image_size[0], self.backbone.channels
-        return Loader(source, s.batch_size, side, augment, s.seed, threads=s.threads, channels=channels)
+        return Loader(
+            source,
+            s.batch_size,
+            side,
+            augment,
+            s.seed,
+            threads=s.threads,
+            channels=channels,
+            device=device,
+        )
 
 
 def plan(settings: FinetuneSettings) -> Plan:
@@ -183,7 +194,7 @@ def finetune(settings: FinetuneSettings) -> FinetuneResult:
     assert s.layer_decay is not None
     torch.manual_seed(s.seed)
     with (
-        p.loader(p.train, None if s.augment else Augmentation()) as loader,
+        p.loader(p.train, None if s.augment else Augmentation(), p.device) as loader,
         p.loader(p.val, Augmentation()) as held,
     ):
         config = _describe(p, loader)
@@ -300,10 +311,7 @@ class _Evaluation:
 def _parts(settings: FinetuneSettings, source: Source) -> tuple[Source, Source]:
     """Training and validation images."""
     if source.labels is None or source.classes is None:
-        raise NoLabels(
-            f"{source.name!r} has no labels to learn; "
-            "they come from at least two subfolders that hold all the images"
-        )
+        raise NoLabels.of(source.name)
     if settings.val is None:
         # The hold-out is the same whatever the seed; the seed draws which labels are used.
         train, val = split(source, settings.holdout, seed=SPLIT_SEED)

@@ -29,7 +29,7 @@ def find_palette(loader: Loader, colours: int, seed: int = 0) -> Tensor:
     images = 0
     for step in range(max(1, -(-MOST_IMAGES // loader.batch_size))):
         batch = loader.at(step).images
-        pixels.append(batch.movedim(1, -1).reshape(-1, batch.shape[1]).numpy())
+        pixels.append(batch.movedim(1, -1).reshape(-1, batch.shape[1]).cpu().numpy())
         images += len(batch)
         if images >= MOST_IMAGES:
             break

@@ -78,9 +78,15 @@ class Plan:
     def objective(self, loader: Loader) -> nn.Module:
         return self.recipe.objective(loader.mean, loader.std, self.settings.seed)
 
-    def loader(self, source: Source, batch_size: int, augment: Augmentation | None) -> Loader:
+    def loader(
+        self,
+        source: Source,
+        batch_size: int,
+        augment: Augmentation | None,
+        device: torch.device | str = "cpu",
+    ) -> Loader:
         s, side = self.settings, self.recipe.backbone.image_size[0]
-        return Loader(source, batch_size, side, augment, s.seed, threads=s.threads)
+        return Loader(source, batch_size, side, augment, s.seed, threads=s.threads, device=device)
 
     @property
     def augment(self) -> Augmentation | None:
@@ -137,7 +143,7 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
     assert s.batch_size is not None
     assert s.lr is not None
     torch.manual_seed(s.seed)
-    with p.loader(p.source, s.batch_size, p.augment) as loader:
+    with p.loader(p.source, s.batch_size, p.augment, p.device) as loader:
         objective = p.objective(loader)
         facts = {"images": len(p.source), **p.recipe.facts, "mean": loader.mean, "std": loader.std}
         if not s.resume:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from rich import get_console
 
 from imagen_fast.data import EMBEDDED, Loader, Source, open_source
+from imagen_fast.data.webdataset import names_shards, shards_title
 from imagen_fast.errors import CheckpointError, InvalidInput
 from imagen_fast.tasks.settings import RunSettings
 from imagen_fast.train import Checkpoint, FitConfig, Run, load_checkpoint
@@ -31,15 +32,18 @@ FOLDER_PRESET = (64, "small", 16)
 
 
 def open_data(data: str | None, image_size: int | None) -> tuple[str, Source]:
-    """The source and the name to remember it by: an absolute path, for a folder."""
+    """The source and the name to remember it by: an absolute path, for a folder or shards."""
     if data is None:
-        raise InvalidInput(f"give the data: a folder of images, or an embedded set ({', '.join(EMBEDDED)})")
+        raise InvalidInput(
+            f"give the data: a folder of images, tar shards, or an embedded set ({', '.join(EMBEDDED)})"
+        )
     source = open_source(data, tile=image_size or PHOTO_TILE)
     return (data if data in EMBEDDED else str(Path(data).expanduser().resolve())), source
 
 
 def default_folder(data: str, model: str) -> str:
-    return str(Path("runs") / f"{Path(data).name}-{model}")
+    name = shards_title(data) if names_shards(data) else Path(data).name
+    return str(Path("runs") / f"{name}-{model}")
 
 
 def total_steps(settings: RunSettings, images: int, batch_size: int) -> int:

@@ -57,7 +57,11 @@ class RunSettings:
         InvalidInput: a number out of range, or both epochs and steps.
     """
 
-    data: str | None = option(None, "A folder of JPEG, PNG or WebP images, or digits, or photos.")
+    data: str | None = option(
+        None,
+        "A folder of JPEG, PNG or WebP images; WebDataset's tar shards, as 'train-{000..127}.tar' or a glob; "
+        "the folder of a saved Hugging Face dataset; or digits, or photos.",
+    )
     out: str | None = option(None, "The run's folder.  [default: runs/DATA-MODEL]", free=True)
     epochs: float | None = option(None, "Passes over the data.  [default: 100]", above=0)
     steps: int | None = option(None, "Updates in all, instead of --epochs.", least=1)
@@ -215,7 +219,9 @@ class FinetuneSettings(RunSettings):
     """A classification run, from a pretrained backbone or from scratch."""
 
     data: str | None = option(
-        None, "A folder with a subfolder a class, or digits, or photos.  [default: that of --from]"
+        None,
+        "A folder with a subfolder a class, or other data with labels, as for pretrain.  "
+        "[default: that of --from]",
     )
     batch_size: int | None = option(None, "Images a step.  [default: 64]", least=1)
     from_run: str | None = option(
@@ -247,6 +253,6 @@ class FinetuneSettings(RunSettings):
     drop_path: float = option(0.0, "Stochastic depth of the last block.", least=0, below=1)
     label_smoothing: float = option(0.0, "Share of the target spread over all classes.", least=0, below=1)
     labels_per_class: int | None = option(None, "Train on so many images of each class only.", least=1)
-    val: str | None = option(None, "A folder with the same classes, to validate on.  [default: a hold-out]")
+    val: str | None = option(None, "Data with the same classes, to validate on.  [default: a hold-out]")
     holdout: float = option(0.2, "Share of each class that is held out for validation.", above=0, below=1)
     eval_every: int = option(1, "Epochs between evaluations.", least=1)

@@ -136,7 +136,7 @@ def fit(
 
     batches = loader.batches(start)
     began = logged = time.perf_counter()
-    waited = loader.waited
+    waited = waited_before = loader.waited
     images = images_since = 0
     last = math.nan
     with progress_bar(quiet) as bar:
@@ -177,7 +177,7 @@ def fit(
         config.steps - start,
         seconds,
         images / seconds if images else 0.0,
-        loader.waited / max(seconds, 1e-9),
+        (loader.waited - waited_before) / max(seconds, 1e-9),
         last,
     )
 

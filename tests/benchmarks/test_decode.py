@@ -12,6 +12,7 @@ from imagen_fast.benchmarks import decode
 from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.benchmarks.decode_corpus import SMALL, jpegs, main
 from imagen_fast.benchmarks.peers import image_pipelines
+from imagen_fast.benchmarks.pixel_levels import OTHER, SAME, levels_apart
 from imagen_fast.errors import InvalidInput
 
 pytest.importorskip("skimage")
@@ -45,7 +46,7 @@ def test_the_corpus_can_be_looked_at(tmp_path, monkeypatch):
 
 def test_every_pipeline_that_is_here_does_the_same_work():
     pytest.importorskip("torchvision")
-    (contest,) = decode.contests(torch.device("cpu"), quick=True)
+    contest, *_ = decode.contests(torch.device("cpu"), quick=True)
     for contender in contest.contenders():
         call, verdict = contender.prepare()
         assert verdict.correct, (contender.implementation, verdict.evidence)
@@ -56,18 +57,18 @@ def test_every_pipeline_that_is_here_does_the_same_work():
 def test_other_pixels_are_not_the_same():
     given = decode.work(SMALL, 2)
     made = decode._ours(given)().clone()
-    assert decode.verdict(made, made, decode.SAME).correct
-    assert not decode.verdict(made.flip(-1), made, decode.SAME).correct
-    assert not decode.verdict(made * torch.nan, made, decode.OTHER).correct
+    assert levels_apart(made, made, SAME).correct
+    assert not levels_apart(made.flip(-1), made, SAME).correct
+    assert not levels_apart(made * torch.nan, made, OTHER).correct
     one = made.clone()
     one[0, 0, 0, 0] += 3 / (255 * image_pipelines.STD[0])
-    assert not decode.verdict(one, made, decode.SAME).correct
+    assert not levels_apart(one, made, SAME).correct
 
 
 def test_without_peers_ours_is_measured_and_they_are_named(monkeypatch):
     for name in ("TORCHVISION", "TORCHCODEC", "SIMPLEJPEG", "OPENCV", "DALI"):
         monkeypatch.setattr(decode, name, replace(getattr(decode, name), module="no_such_module_here"))
-    (contest,) = decode.contests(torch.device("cpu"), quick=True)
+    contest, *_ = decode.contests(torch.device("cpu"), quick=True)
     named = [absence.peer for absence in contest.absent]
     assert named == ["torchvision", "TorchCodec", "simplejpeg", "OpenCV", "DALI"]
     contenders = list(contest.contenders())

@@ -1,7 +1,8 @@
 """Folders of real photographs in every guise that a decoder meets."""
 
 import io
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,37 @@ def encode() -> Encode:
         return buffer.getvalue()
 
     return to_bytes
+
+
+def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """A tar file of (name, bytes)."""
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture
+def shard() -> Callable[[Path, Iterable[tuple[str, bytes]]], Path]:
+    return write_shard
+
+
+@pytest.fixture
+def shards(tmp_path: Path, folder: Path) -> Path:
+    """The photographs of `folder` in four shards of five, with their classes: 0 and 1."""
+    place = tmp_path / "shards"
+    place.mkdir()
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for number in range(4):
+        members = []
+        for path in files[5 * number : 5 * number + 5]:
+            kind = path.parent.parent.name
+            members.append((f"{kind}/{path.stem}{path.suffix}", path.read_bytes()))
+            members.append((f"{kind}/{path.stem}.cls", b"%d" % (kind == "right")))
+        write_shard(place / f"set-{number:03}.tar", members)
+    return place
 
 
 @pytest.fixture

@@ -29,10 +29,19 @@ def take(iterator, count):
     return list(itertools.islice(iterator, count))
 
 
-@pytest.fixture(params=["folder", "digits", "digits resized", "photos"])
+@pytest.fixture(params=["folder", "shards", "dataset", "digits", "digits resized", "photos"])
 def source_and_size(request, folder):
     if request.param == "folder":
         return open_source(folder), 32
+    if request.param == "shards":
+        return open_source(str(request.getfixturevalue("shards") / "*.tar")), 32
+    if request.param == "dataset":
+        datasets = pytest.importorskip("datasets")
+        labels = datasets.ClassLabel(names=["left", "right"])
+        features = datasets.Features({"image": datasets.Image(), "label": labels})
+        files = sorted(str(path) for path in folder.rglob("*") if path.is_file())
+        rows = {"image": files, "label": [int("right" in name) for name in files]}
+        return open_source(datasets.Dataset.from_dict(rows, features=features)), 32
     if request.param == "photos":
         return open_source("photos", tile=48).subset(range(0, 600, 10)), 48
     return open_source("digits").subset(range(100)), 8 if request.param == "digits" else 12
@@ -175,6 +184,15 @@ def test_corrupt_images_are_replaced_counted_and_listed(damaged):
     bad = {source.files.index(path) for path in BROKEN}
     assert set(seen.tolist()) == set(range(27)) - bad
     assert (torch.cat([batch.labels for batch in streams[0]]).numpy() == source.labels[seen]).all()
+
+
+@torch.inference_mode()
+def test_in_inference_mode_too(damaged):
+    with Loader(open_source(damaged), 9, 24, seed=3, threads=2) as loader:
+        inside, passed = loader.at(1), list(loader.once())
+    with torch.inference_mode(False), Loader(open_source(damaged), 9, 24, seed=3, threads=2) as loader:
+        assert same(inside, loader.at(1))
+        assert all(same(a, b) for a, b in zip(passed, loader.once(), strict=True))
 
 
 def test_a_replacement_is_the_next_good_image_of_the_epochs_order(damaged):

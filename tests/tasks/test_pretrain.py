@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tarfile
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +12,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from imagen_fast.data import digits
 from imagen_fast.errors import CheckpointError, InvalidInput
 from imagen_fast.tasks.backbone import load_backbone
 from imagen_fast.tasks.pretrain import plan, pretrain
-from imagen_fast.tasks.session import settings_of_run
+from imagen_fast.tasks.session import default_folder, settings_of_run
 from imagen_fast.tasks.settings import PretrainSettings
 from imagen_fast.train.checkpoint import checkpoint_folders
 from imagen_fast.train.logs import read_log
@@ -147,7 +150,7 @@ def test_resuming_needs_a_run(small, tmp_path):
         ({"predict": 0.5}, "only the cross decoder"),
         ({"precision": "fp8"}, "precision must be"),
         ({"device": "tpu"}, "device must be"),
-        ({"data": "letters"}, "neither a folder nor an embedded set"),
+        ({"data": "letters"}, "neither a folder, nor tar shards, nor an"),
         ({"data": None}, "give the data"),
     ],
 )
@@ -163,3 +166,40 @@ def test_bad_settings_are_told_before_a_run_exists(small, tmp_path, changes, sen
 def test_numbers_out_of_range(changes):
     with pytest.raises(InvalidInput):
         PretrainSettings(data="digits", **changes)
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Digits in two shards; the third ends in the middle of its second image."""
+    for number in range(3):
+        with tarfile.open(tmp_path / f"set-{number}.tar", "w") as archive:
+            for n in range(12 * number, 12 * number + 12):
+                file = io.BytesIO()
+                Image.fromarray(digits().images[n, 0]).save(file, "PNG")
+                info = tarfile.TarInfo(f"{n}.png")
+                info.size = file.tell()
+                archive.addfile(info, io.BytesIO(file.getvalue()))
+    whole = (tmp_path / "set-2.tar").read_bytes()
+    (tmp_path / "set-2.tar").write_bytes(whole[:1700])
+    return tmp_path / "set-{0..2}.tar"
+
+
+def test_on_shards_it_resumes_exactly_and_lists_what_is_broken(small, shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = replace(small, data=str(shards), model="nano", image_size=8, patch_size=2, steps=6, out=None)
+    settings = replace(settings, batch_size=8, checkpoint_every=3, evaluate=False)
+    straight = pretrain(settings)
+    assert str(straight.folder) == "runs/set-nano"
+    assert [path for path, _ in straight.failed] == ["set-2.tar"]
+    broken = shutil.copytree(straight.folder, tmp_path / "broken")
+    shutil.rmtree(checkpoint_folders(broken)[-1])
+    pretrain(settings_of_run(PretrainSettings, broken, {"resume": True}))
+    wanted, found = last_checkpoint(straight.folder), last_checkpoint(broken)
+    for file, tensors in wanted.items():
+        assert all(torch.equal(found[file][name], value) for name, value in tensors.items())
+
+
+def test_a_run_on_shards_is_called_by_what_comes_before_the_number():
+    assert default_folder("/data/train-{0000..1281}.tar", "small") == "runs/train-small"
+    assert default_folder("/data/birds/*.tar", "small") == "runs/birds-small"
+    assert default_folder("/data/photos", "small") == "runs/photos-small"

@@ -112,3 +112,10 @@ def test_a_foreign_state_of_the_optimiser_is_one_sentence(tmp_path, spoil, sente
         with pytest.raises(CheckpointError, match=sentence) as caught:
             fit(Spoiled(99), loader, config, device=CPU, resume=kept, quiet=True)
     assert "\n" not in str(caught.value)
+
+
+def test_what_was_waited_before_it_began_is_not_the_loops():
+    with Loader(digits(), 4, 8, threads=1) as loader:
+        loader.waited = 1e6
+        result = fit(Spoiled(99), loader, FitConfig(steps=2, lr=1e-3), device=CPU, quiet=True)
+    assert 0 <= result.data_wait < 1
