@@ -7,18 +7,11 @@
 #include <vector>
 
 #include "common/resample.h"
+#include "common/view.h"
 #include "cpu/image_output.h"
 #include "cpu/jpeg.h"
 
 namespace imagen_fast {
-
-// Part of an upright image, resampled to wide x high pixels as if there were nothing around it. Of these the
-// view has those from (left, top) on, as many as the output has.
-struct View {
-    Region box;
-    std::int64_t wide, high, left, top;
-    bool mirrored;
-};
 
 // A JPEG, or, with a width and a height, upright RGB pixels.
 struct Picture {

@@ -6,23 +6,13 @@
 #include <memory>
 #include <stdexcept>
 
+#include "common/view.h"
+
 namespace imagen_fast {
 
 // This decoder does not vouch for the file. The caller may ask a more lenient one.
 struct JpegError : std::runtime_error {
     using std::runtime_error::runtime_error;
-};
-
-struct JpegSize {
-    std::int64_t width, height;
-};
-
-// Pixels [left, right) x [top, bottom).
-struct Region {
-    std::int64_t left, top, right, bottom;
-
-    std::int64_t width() const { return right - left; }
-    std::int64_t height() const { return bottom - top; }
 };
 
 // Bytes that may be read beyond the last pixel of a row.
