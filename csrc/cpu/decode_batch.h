@@ -3,9 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
+#include "common/picture.h"
 #include "common/resample.h"
 #include "common/view.h"
 #include "cpu/image_output.h"
@@ -13,22 +13,12 @@
 
 namespace imagen_fast {
 
-// A JPEG, or, with a width and a height, upright RGB pixels.
-struct Picture {
-    const std::uint8_t* data;
-    std::size_t size;
-    std::int64_t width = 0, height = 0;
-};
-
 struct Resampling {
     Filter filter = Filter::bilinear;
     // A JPEG may be decoded at 1/8, 1/4 or 1/2 of its scale where that leaves so many pixels for each one of
     // the view, along both sides; 0: never.
     double least_pixels = 0;
 };
-
-// What is wrong with each picture; empty: nothing. Of such a picture the output is not written.
-using Failures = std::vector<std::string>;
 
 // Upright sizes from the headers; {0, 0} where one fails. A JPEG of more pixels does.
 Failures picture_sizes(const std::vector<Picture>& pictures, std::vector<JpegSize>& sizes,

@@ -1,0 +1,116 @@
+// nvJPEG's functions that are used, by libjpeg, at once and heedless of any stream: as its engine is. How it
+// behaves is set by `behave`.
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/jpeg.h"
+
+namespace {
+
+enum : int { SUCCESS = 0, BROKEN = 3, UNSUPPORTED = 4, NO_ENGINE = 7 };
+
+struct Behaviour {
+    std::atomic<int> engine, skip, fail, version;  // `skip`: every so many images of a batch
+};
+Behaviour behaviour{{1}, {0}, {0}, {13}};
+std::atomic<int> alive{0}, by_engine{0}, by_kernels{0};
+
+struct Handle {
+    int backend;
+};
+struct State {
+    int count = 0;
+};
+struct Stream {
+    bool baseline = false;
+};
+struct Image {
+    unsigned char* channel[4];
+    std::size_t pitch[4];
+};
+
+bool decode(const unsigned char* data, std::size_t size, const Image& image) {
+    try {
+        imagen_fast::JpegReader reader;
+        const imagen_fast::JpegSize found = reader.open(data, size);
+        reader.start({0, 0, found.width, found.height});
+        for (std::int64_t y = 0; y < found.height; ++y)
+            std::memcpy(image.channel[0] + y * static_cast<std::int64_t>(image.pitch[0]),
+                        reader.rows(1).pixels, static_cast<std::size_t>(3 * found.width));
+        reader.finish();
+        return true;
+    } catch (const std::exception&) {
+        return false;
+    }
+}
+
+template <class T>
+int made(T* object, T** to) {
+    *to = object;
+    ++alive;
+    return SUCCESS;
+}
+
+template <class T>
+int gone(T* object) {
+    delete object;
+    --alive;
+    return SUCCESS;
+}
+
+}  // namespace
+
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+EXPORTED void behave(int engine, int skip, int fail, int version) {
+    behaviour.engine = engine;
+    behaviour.skip = skip;
+    behaviour.fail = fail;
+    behaviour.version = version;
+    by_engine = by_kernels = 0;
+}
+EXPORTED int count(int which) { return which == 0 ? alive : which == 1 ? by_engine : by_kernels; }
+
+EXPORTED int nvjpegGetProperty(int which, int* value) {
+    *value = which == 0 ? behaviour.version.load() : 0;
+    return SUCCESS;
+}
+EXPORTED int nvjpegCreateEx(int backend, void*, void*, unsigned, Handle** handle) {
+    if (backend == 3 && !behaviour.engine) return NO_ENGINE;
+    return made(new Handle{backend}, handle);
+}
+EXPORTED int nvjpegDestroy(Handle* handle) { return gone(handle); }
+EXPORTED int nvjpegJpegStateCreate(Handle*, State** state) { return made(new State, state); }
+EXPORTED int nvjpegJpegStateDestroy(State* state) { return gone(state); }
+EXPORTED int nvjpegJpegStreamCreate(Handle*, Stream** stream) { return made(new Stream, stream); }
+EXPORTED int nvjpegJpegStreamDestroy(Stream* stream) { return gone(stream); }
+EXPORTED int nvjpegJpegStreamParseHeader(Handle*, const unsigned char* data, std::size_t size,
+                                         Stream* stream) {
+    stream->baseline = false;
+    for (std::size_t i = 0; i + 1 < size; ++i)
+        if (data[i] == 0xff && data[i + 1] == 0xc0) stream->baseline = true;
+    return SUCCESS;
+}
+EXPORTED int nvjpegDecodeBatchedSupported(Handle*, Stream* stream, int* unsupported) {
+    *unsupported = !stream->baseline;
+    return SUCCESS;
+}
+EXPORTED int nvjpegDecodeBatchedInitialize(Handle*, State* state, int count, int, int) {
+    state->count = count;
+    return SUCCESS;
+}
+EXPORTED int nvjpegDecodeBatched(Handle*, State* state, const unsigned char* const* data,
+                                 const std::size_t* sizes, Image* images, void*) {
+    for (int i = 0; i < state->count; ++i) {
+        if (behaviour.skip && i % behaviour.skip == 0) continue;
+        decode(data[i], sizes[i], images[i]);
+        ++by_engine;
+    }
+    return behaviour.fail ? 6 : SUCCESS;
+}
+EXPORTED int nvjpegDecode(Handle*, State*, const unsigned char* data, std::size_t size, int, Image* image,
+                          void*) {
+    ++by_kernels;
+    return decode(data, size, *image) ? SUCCESS : BROKEN;
+}
