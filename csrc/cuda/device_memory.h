@@ -68,7 +68,11 @@ private:
 class DeviceEvent {
 public:
     DeviceEvent() { check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
-    ~DeviceEvent() { cudaEventDestroy(event_); }
+    // What was recorded is done by then.
+    ~DeviceEvent() {
+        cudaEventSynchronize(event_);
+        cudaEventDestroy(event_);
+    }
     DeviceEvent(const DeviceEvent&) = delete;
     DeviceEvent& operator=(const DeviceEvent&) = delete;
 

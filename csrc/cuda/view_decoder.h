@@ -36,7 +36,7 @@ private:
     struct Slot {
         DeviceMemory pixels, views, weights;
         PinnedMemory table;
-        DeviceEvent done;
+        DeviceEvent done;  // last: it is waited for before the memory goes
     };
     struct Image;  // a picture and where its pixels go
 

@@ -14,7 +14,7 @@ struct Behaviour {
     std::atomic<int> engine, skip, fail, version;  // `skip`: every so many images of a batch
 };
 Behaviour behaviour{{1}, {0}, {0}, {13}};
-std::atomic<int> alive{0}, by_engine{0}, by_kernels{0};
+std::atomic<int> alive{0}, ever{0}, by_engine{0}, by_kernels{0};
 
 struct Handle {
     int backend;
@@ -49,6 +49,7 @@ template <class T>
 int made(T* object, T** to) {
     *to = object;
     ++alive;
+    ++ever;
     return SUCCESS;
 }
 
@@ -70,7 +71,10 @@ EXPORTED void behave(int engine, int skip, int fail, int version) {
     behaviour.version = version;
     by_engine = by_kernels = 0;
 }
-EXPORTED int count(int which) { return which == 0 ? alive : which == 1 ? by_engine : by_kernels; }
+EXPORTED int count_alive() { return alive; }
+EXPORTED int count_ever() { return ever; }
+EXPORTED int count_by_engine() { return by_engine; }
+EXPORTED int count_by_kernels() { return by_kernels; }
 
 EXPORTED int nvjpegGetProperty(int which, int* value) {
     *value = which == 0 ? behaviour.version.load() : 0;
