@@ -116,8 +116,14 @@ std::vector<JpegTask*> JpegDecoder::decode_on_engine(const std::vector<JpegTask*
     check_cuda(
         cudaMemcpyAsync(left, found, static_cast<std::size_t>(count), cudaMemcpyDeviceToHost, stream_.get()));
     stream_.wait();
-    // A batch that fails does not say by which image: all are tried again, one by one.
     std::vector<JpegTask*> undone;
+    // A batch that fails does not say by which image: halves of halves do.
+    if (status && tasks.size() > 1) {
+        const auto middle = tasks.begin() + static_cast<std::ptrdiff_t>(tasks.size() / 2);
+        undone = decode_on_engine({tasks.begin(), middle});
+        for (JpegTask* task : decode_on_engine({middle, tasks.end()})) undone.push_back(task);
+        return undone;
+    }
     for (std::size_t i = 0; i < tasks.size(); ++i)
         if (status || left[i]) undone.push_back(tasks[i]);
     return undone;

@@ -102,8 +102,8 @@ class Device:
         self.stream = self.made.make_stream()
         self.behave()
 
-    def behave(self, engine=True, skip=0, fail=False, version=13, backwards=False):
-        self.nvjpeg.behave(int(engine), skip, int(fail), version)
+    def behave(self, engine=True, skip=0, fail=0, version=13, backwards=False):
+        self.nvjpeg.behave(int(engine), skip, fail, version)
         self.made.set_backwards(int(backwards))
 
     def decoder(self):
@@ -251,7 +251,8 @@ MOODS = {
     "an engine": ({}, 9, 0),
     "an engine that leaves out images": ({"skip": 3}, 6, 3),
     "an engine that leaves out all": ({"skip": 1}, 0, 9),
-    "an engine that fails": ({"fail": True}, 9, 9),
+    "an engine that fails by one image": ({"fail": 43}, 8, 1),
+    "an engine that fails by all": ({"fail": -1}, 0, 9),
 }
 
 

@@ -8,10 +8,11 @@
 
 namespace {
 
-enum : int { SUCCESS = 0, BROKEN = 3, UNSUPPORTED = 4, NO_ENGINE = 7 };
+enum : int { SUCCESS = 0, BROKEN = 3, FAILED = 6, NO_ENGINE = 7 };
 
 struct Behaviour {
-    std::atomic<int> engine, skip, fail, version;  // `skip`: every so many images of a batch
+    // `skip`: every so many images of a batch; `fail`: batches with an image of this width, or all for -1.
+    std::atomic<int> engine, skip, fail, version;
 };
 Behaviour behaviour{{1}, {0}, {0}, {13}};
 std::atomic<int> alive{0}, ever{0}, by_engine{0}, by_kernels{0};
@@ -106,12 +107,15 @@ EXPORTED int nvjpegDecodeBatchedInitialize(Handle*, State* state, int count, int
 }
 EXPORTED int nvjpegDecodeBatched(Handle*, State* state, const unsigned char* const* data,
                                  const std::size_t* sizes, Image* images, void*) {
+    for (int i = 0; i < state->count; ++i)
+        if (behaviour.fail == -1 || images[i].pitch[0] == 3 * static_cast<std::size_t>(behaviour.fail))
+            return FAILED;
     for (int i = 0; i < state->count; ++i) {
         if (behaviour.skip && i % behaviour.skip == 0) continue;
         decode(data[i], sizes[i], images[i]);
         ++by_engine;
     }
-    return behaviour.fail ? 6 : SUCCESS;
+    return SUCCESS;
 }
 EXPORTED int nvjpegDecode(Handle*, State*, const unsigned char* data, std::size_t size, int, Image* image,
                           void*) {
