@@ -1,6 +1,5 @@
 #include "cuda/jpeg_decoder.h"
 
-#include <algorithm>
 #include <stdexcept>
 
 #include "cpu/workers.h"
