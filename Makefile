@@ -73,7 +73,7 @@ bench: $(INSTALLED)
 MUTATIONS ?= 1000000
 SEED ?= 1
 fuzz: $(INSTALLED)
-	$(BIN)/python tests/fuzz/corpus.py build/fuzz/corpus
+	$(BIN)/python tests/jpegs/odd_jpegs.py build/fuzz/corpus
 	cmake -S tests/fuzz -B build/fuzz/program
 	cmake --build build/fuzz/program --parallel
 	build/fuzz/program/fuzz_decode $(MUTATIONS) $(SEED) build/fuzz/corpus/*.jpg

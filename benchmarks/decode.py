@@ -32,6 +32,7 @@ from imagen_fast.benchmarks.peers import (
     DALI,
     OPENCV,
     SIMPLEJPEG,
+    TORCHCODEC,
     TORCHVISION,
     gpu_image_pipelines,
     image_pipelines,
@@ -69,7 +70,8 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
 
 
 def contest(name: str, size: tuple[int, int], count: int, effort: Effort) -> Contest:
-    absent = [absence for peer in (TORCHVISION, SIMPLEJPEG, OPENCV, DALI) if (absence := peer.absence())]
+    peers = TORCHVISION, TORCHCODEC, SIMPLEJPEG, OPENCV, DALI
+    absent = [absence for peer in peers if (absence := peer.absence())]
     case = f"decode {name} B{count} crop {SIDE} fp32"
     return Contest(case, "decode", partial(_contenders, case, size, count), effort, tuple(absent))
 
@@ -91,6 +93,8 @@ def _contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Conten
     if TORCHVISION.absence() is None:
         theirs["Pillow, torchvision v1"] = (image_pipelines.pillow, SAME)
         theirs["torchvision.io, v2"] = (image_pipelines.torchvision_v2, SAME)
+        if TORCHCODEC.absence() is None:
+            theirs["TorchCodec, v2"] = (image_pipelines.torchcodec_v2, SAME)
     if SIMPLEJPEG.absence() is None and OPENCV.absence() is None:
         theirs["simplejpeg, OpenCV"] = (image_pipelines.opencv, OTHER)
     if DALI.absence() is None:

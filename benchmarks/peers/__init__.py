@@ -76,6 +76,7 @@ TORCH_LINEAR_CROSS_ENTROPY = Peer(
 LIGER = Peer("Liger", "liger_kernel.transformers.functional", "pip install liger-kernel")
 CUT_CROSS_ENTROPY = Peer("Cut Cross-Entropy", "cut_cross_entropy", "pip install cut-cross-entropy")
 TORCHVISION = Peer("torchvision", "torchvision", "pip install torchvision")
+TORCHCODEC = Peer("TorchCodec", "torchcodec", "pip install 'torchcodec>=0.16'")
 SIMPLEJPEG = Peer("simplejpeg", "simplejpeg", "pip install simplejpeg")
 OPENCV = Peer("OpenCV", "cv2", "pip install opencv-python-headless")
 DALI = Peer("DALI", "nvidia.dali", "pip install nvidia-dali-cuda130")

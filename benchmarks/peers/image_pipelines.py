@@ -59,8 +59,21 @@ def pillow(work: Work) -> Pipeline:
 
 
 def torchvision_v2(work: Work) -> Pipeline:
-    """torchvision's own decoder, and its transforms of uint8 tensors."""
+    """torchvision's own decoder, deprecated since 0.29, and its transforms of uint8 tensors."""
     from torchvision.io import ImageReadMode, decode_jpeg
+
+    return _with_v2(work, partial(decode_jpeg, mode=ImageReadMode.RGB))
+
+
+def torchcodec_v2(work: Work) -> Pipeline:
+    """The decoder that torchvision points to now, and torchvision's transforms."""
+    from torchcodec.decoders import decode_jpeg
+
+    return _with_v2(work, decode_jpeg)
+
+
+def _with_v2(work: Work, decode: Callable[[Tensor], Tensor]) -> Pipeline:
+    """`decode` makes RGB of a file's bytes, both uint8."""
     from torchvision.transforms.v2 import functional
 
     out = work.out()
@@ -68,7 +81,7 @@ def torchvision_v2(work: Work) -> Pipeline:
 
     def run() -> Tensor:
         for i, (data, box) in enumerate(zip(encoded, work.boxes.tolist(), strict=True)):
-            image = decode_jpeg(data, mode=ImageReadMode.RGB)
+            image = decode(data)
             left, top, right, bottom = box
             view = functional.resized_crop(
                 image, top, left, bottom - top, right - left, [work.side, work.side], antialias=True

@@ -6,19 +6,9 @@
 #include <string>
 #include <utility>
 
+#include "common/region.h"
+
 namespace imagen_fast {
-
-struct JpegSize {
-    std::int64_t width, height;
-};
-
-// Pixels [left, right) x [top, bottom).
-struct Region {
-    std::int64_t left, top, right, bottom;
-
-    std::int64_t width() const { return right - left; }
-    std::int64_t height() const { return bottom - top; }
-};
 
 // Part of an upright image, resampled to wide x high pixels as if there were nothing around it. Of these the
 // view has those from (left, top) on, as many as the output has.

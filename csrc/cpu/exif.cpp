@@ -10,8 +10,8 @@ namespace {
 using namespace std::string_view_literals;
 
 constexpr std::string_view EXIF = "Exif\0\0"sv;
-constexpr std::uint32_t ORIENTATION = 0x0112;
-constexpr std::uint32_t SHORT = 3;
+constexpr std::uint32_t ORIENTATION = 0x0112, X_RESOLUTION = 0x011a;
+constexpr std::uint32_t SHORT = 3, RATIONAL = 5;
 // Of a value of each type of TIFF 6.0; there is no type 0.
 constexpr std::uint64_t BYTES_OF[] = {0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8};
 
@@ -39,11 +39,31 @@ private:
     bool big_;
 };
 
+bool begins(std::string_view text, std::string_view with) { return text.substr(0, with.size()) == with; }
+
+// Pillow reads these segments, and refuses a file where one ends too early.
+struct Known {
+    int number;
+    std::string_view name;
+    std::size_t least;
+};
+constexpr Known KNOWN[] = {{0, "JFIF"sv, 7}, {2, "ICC_PROFILE\0"sv, 14}, {14, "Adobe"sv, 7}};
+
+bool ends_early(int number, std::string_view text) {
+    for (const Known& known : KNOWN)
+        if (number == known.number && begins(text, known.name)) return text.size() < known.least;
+    // After a resource's number, where its name should be.
+    return number == 13 && begins(text, "Photoshop 3.0\0"sv) &&
+           begins(text.substr(text.size() - 6), "8BIM"sv);
+}
+
 }  // namespace
 
-void ExifOrientation::segment(const std::uint8_t* data, std::size_t size) {
+void ExifOrientation::segment(int number, const std::uint8_t* data, std::size_t size) {
     const std::string_view text(reinterpret_cast<const char*>(data), size);
-    if (text.substr(0, EXIF.size()) != EXIF) {
+    unclear_ = unclear_ || ends_early(number, text);
+    if (number != 1) return;
+    if (!begins(text, EXIF)) {
         xmp_ = xmp_ || text.find("tiff:Orientation") != std::string_view::npos;
         return;
     }
@@ -62,6 +82,8 @@ void ExifOrientation::segment(const std::uint8_t* data, std::size_t size) {
         const std::uint64_t bytes = type < std::size(BYTES_OF) ? BYTES_OF[type] * values : 0;
         const bool within = bytes <= 4 || tiff.has(tiff.number(entry + 8, 4), bytes);
         unclear_ = unclear_ || !bytes || !within;
+        // Pillow asks for it, and fails at a text or at bytes.
+        unclear_ = unclear_ || (tag == X_RESOLUTION && (type != RATIONAL || values != 1));
         if (tag != ORIENTATION) continue;
         const std::uint32_t value = tiff.number(entry + 8, 2);
         unclear_ = unclear_ || type != SHORT || values != 1 || found_;

@@ -8,11 +8,12 @@ namespace imagen_fast {
 
 class ExifOrientation {
 public:
-    // The contents of an APP1 segment.
-    void segment(const std::uint8_t* data, std::size_t size);
+    // The contents of an APPn segment.
+    void segment(int number, const std::uint8_t* data, std::size_t size);
 
     // 1 to 8, 1 where there is none; 0 where it takes Pillow to say: the data are irregular in any way, in
-    // several segments, or of another kind (XMP).
+    // several segments, or of another kind (XMP); or another segment is one that Pillow may refuse the file
+    // for.
     int value() const;
 
 private:

@@ -54,7 +54,9 @@ CpuFeatures cpu_features() {
     const std::uint64_t state = saved_state();
     const bool fma = bit(leaf1.ecx, 12);
     CpuFeatures found;
-    found.avx2 = (state & ymm) == ymm && bit(leaf7.ebx, 5) && fma;
+    // The kernels also use the bit manipulation that came with it: one flag for both.
+    const bool bmi = bit(leaf7.ebx, 3) && bit(leaf7.ebx, 8);
+    found.avx2 = (state & ymm) == ymm && bit(leaf7.ebx, 5) && fma && bmi;
     // The kernels also use the byte/word, doubleword and vector-length extensions: one flag for the four.
     found.avx512f = found.avx2 && (state & zmm) == zmm && bit(leaf7.ebx, 16) && bit(leaf7.ebx, 17) &&
                     bit(leaf7.ebx, 30) && bit(leaf7.ebx, 31);

@@ -1,6 +1,10 @@
 // Compiled once per instruction set; see instruction_set.h.
 #include "cpu/image_output.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include <cstring>
 
 #include "cpu/lanes.h"
@@ -13,10 +17,16 @@ struct Half {
     std::uint16_t bits;
 };
 
-typedef std::uint8_t Bytes __attribute__((vector_size(LANES)));
-
+// GCC widens bytes one by one where it is not told how.
 Floats values(const std::uint8_t* from) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(read<__m128i>(from)));
+#elif defined(__AVX2__)
+    return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(read<long long>(from))));
+#else
+    typedef std::uint8_t Bytes __attribute__((vector_size(LANES)));
     return __builtin_convertvector(__builtin_convertvector(read<Bytes>(from), Ints), Floats);
+#endif
 }
 
 template <class T>

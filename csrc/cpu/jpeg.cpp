@@ -7,9 +7,12 @@
 #include <string>
 #include <vector>
 
-// Needs the C declarations above.
+// Need the C declarations above.
 #include <jpeglib.h>
 
+#include <jerror.h>
+
+#include "cpu/baseline.h"
 #include "cpu/exif.h"
 
 namespace imagen_fast {
@@ -22,13 +25,17 @@ constexpr std::int64_t MOST_ROWS = 16;
 struct Errors {
     jpeg_error_mgr base;
     std::jmp_buf jump;
+    char warning[JMSG_LENGTH_MAX];  // the first
 };
 
 [[noreturn]] void leave(j_common_ptr codec) { std::longjmp(reinterpret_cast<Errors*>(codec->err)->jump, 1); }
 
-// Counts warnings as the library does (the caller looks at the count), prints nothing.
+// Counts warnings as the library does, keeps the first, prints nothing. A marker without a length among the
+// segments is no warning to the library, but Pillow refuses some of them.
 void note(j_common_ptr codec, int level) {
-    if (level < 0) ++codec->err->num_warnings;
+    jpeg_error_mgr& errors = *codec->err;
+    if (level >= 0 && errors.msg_code != JTRC_PARMLESS_MARKER) return;
+    if (errors.num_warnings++ == 0) errors.format_message(codec, reinterpret_cast<Errors&>(errors).warning);
 }
 
 }  // namespace
@@ -51,19 +58,61 @@ struct JpegReader::Codec {
         errors.base.num_warnings = 0;
         if (setjmp(errors.jump)) return false;
         jpeg_create_decompress(&codec);
-        // Where the orientation is.
-        jpeg_save_markers(&codec, JPEG_APP0 + 1, 0xffff);
+        // Where the orientation is, and what Pillow reads besides.
+        for (const int number : {0, 1, 2, 13, 14}) jpeg_save_markers(&codec, JPEG_APP0 + number, 0xffff);
         jpeg_mem_src(&codec, data, static_cast<unsigned long>(size));
         jpeg_read_header(&codec, TRUE);
         return true;
     }
 
-    // A region may end long before the file does, so whether the file is whole is asked here. The marker
-    // cannot occur inside the coded data, where a byte 0xff is always stuffed.
-    bool ends() const {
-        for (const std::uint8_t* p = data + size - 2; p >= codec.src->next_input_byte; --p)
-            if (p[0] == 0xff && p[1] == 0xd9) return true;
-        return false;
+    // A region may end long before the file does, so whether the file is whole is asked here. Restart markers
+    // and stuffed bytes are all that coded data may hold; another scan or frame after an only one is an
+    // error, and any other segment is rare.
+    bool ends() {
+        if (jpeg_input_complete(&codec)) return true;
+        const std::uint8_t *p = codec.src->next_input_byte, *end = p + codec.src->bytes_in_buffer;
+        int marker = codec.unread_marker;
+        while (marker == 0 || (marker >= JPEG_RST0 && marker < JPEG_RST0 + 8)) {
+            p = static_cast<const std::uint8_t*>(std::memchr(p, 0xff, static_cast<std::size_t>(end - p)));
+            while (p && p != end && *p == 0xff) ++p;
+            if (!p || p == end) return false;
+            marker = *p++;
+        }
+        return marker == JPEG_EOI;
+    }
+
+    // Where scans are missing the library smooths the blocks, and not each version in the same way.
+    bool all_scans() const {
+        if (!codec.progressive_mode) return true;
+        const int* bits = codec.coef_bits[0];
+        return std::all_of(bits, bits + DCTSIZE2 * codec.num_components, [](int left) { return left == 0; });
+    }
+
+    // False where our own decoder need not try.
+    bool describe(BaselineImage& image) const {
+        if (codec.progressive_mode || codec.arith_code || codec.data_precision != 8 ||
+            codec.comps_in_scan != codec.num_components || codec.Ss != 0 || codec.Se != DCTSIZE2 - 1 ||
+            codec.Ah != 0 || codec.Al != 0)
+            return false;
+        const bool gray = codec.num_components == 1 && codec.jpeg_color_space == JCS_GRAYSCALE;
+        if (!gray && !(codec.num_components == 3 && codec.jpeg_color_space == JCS_YCbCr)) return false;
+        image = {codec.image_width,      codec.image_height,         codec.num_components, {},
+                 codec.restart_interval, codec.src->next_input_byte, data + size};
+        for (int i = 0; i < codec.num_components; ++i) {
+            const jpeg_component_info& c = codec.comp_info[i];
+            const JQUANT_TBL* quantisation = codec.quant_tbl_ptrs[c.quant_tbl_no & (NUM_QUANT_TBLS - 1)];
+            const JHUFF_TBL* dc = codec.dc_huff_tbl_ptrs[c.dc_tbl_no & (NUM_HUFF_TBLS - 1)];
+            const JHUFF_TBL* ac = codec.ac_huff_tbl_ptrs[c.ac_tbl_no & (NUM_HUFF_TBLS - 1)];
+            if (codec.cur_comp_info[i] != &c || !quantisation || !dc || !ac ||
+                std::max({c.quant_tbl_no, c.dc_tbl_no, c.ac_tbl_no}) >= NUM_QUANT_TBLS)
+                return false;
+            image.component[i] = {c.h_samp_factor,
+                                  c.v_samp_factor,
+                                  quantisation->quantval,
+                                  {dc->bits + 1, dc->huffval},
+                                  {ac->bits + 1, ac->huffval}};
+        }
+        return true;
     }
 
     bool set_scale(int eighths) {
@@ -106,10 +155,10 @@ struct JpegReader::Codec {
         return true;
     }
 
-    [[noreturn]] void fail(const char* prefix = "") {
+    [[noreturn]] void fail() {
         char message[JMSG_LENGTH_MAX];
         errors.base.format_message(reinterpret_cast<j_common_ptr>(&codec), message);
-        throw JpegError(prefix + std::string(message));
+        throw JpegError(message);
     }
 
     const std::uint8_t* data = nullptr;
@@ -120,9 +169,14 @@ struct JpegReader::Codec {
     std::int64_t pitch = 0, remaining = 0;  // bytes of a line, and lines of the region to come
     std::int64_t read_ = 0;                 // a member, since it changes between setjmp and longjmp
     std::vector<std::uint8_t> lines;
+
+    Region region;  // what is left of it
+    int eighths = 8;
+    BaselineDecoder ours;
+    bool is_ours = false;
 };
 
-JpegReader::JpegReader() : codec_(new Codec) {}
+JpegReader::JpegReader(bool ours) : codec_(new Codec), ours_(ours) {}
 JpegReader::~JpegReader() = default;
 
 JpegSize JpegReader::open(const std::uint8_t* data, std::size_t size, std::int64_t most_pixels) {
@@ -143,7 +197,7 @@ JpegSize JpegReader::open(const std::uint8_t* data, std::size_t size, std::int64
 int JpegReader::orientation() const {
     ExifOrientation found;
     for (const jpeg_marker_struct* m = codec_->codec.marker_list; m; m = m->next)
-        found.segment(m->data, m->data_length);
+        found.segment(m->marker - JPEG_APP0, m->data, m->data_length);
     return found.value();
 }
 
@@ -154,18 +208,35 @@ JpegSize JpegReader::scaled(int eighths) const {
 
 void JpegReader::start(const Region& region, int eighths) {
     Codec& c = *codec_;
-    if (!c.ends()) throw JpegError("the JPEG is truncated: it has no end marker");
     const JpegSize image = scaled(eighths);
     if (region.left < 0 || region.top < 0 || region.left >= region.right || region.top >= region.bottom ||
         region.right > image.width || region.bottom > image.height)
         throw std::invalid_argument("the region must be a non-empty part of the image");
-    c.pitch = image.width * 3 + JPEG_ROW_SLACK;
+    c.region = region;
+    c.eighths = eighths;
+    BaselineImage plain;
+    c.is_ours = ours_ && c.describe(plain) && c.ours.start(plain, region, eighths);
+    if (!c.is_ours) start_library();
+}
+
+void JpegReader::start_library() {
+    Codec& c = *codec_;
+    c.pitch = static_cast<std::int64_t>(c.codec.output_width) * 3 + JPEG_ROW_SLACK;
     c.lines.resize(static_cast<std::size_t>(c.pitch * MOST_ROWS));
-    if (!c.start(region)) c.fail();
+    if (!c.start(c.region)) c.fail();
+    if (!c.all_scans()) throw JpegError("the JPEG lacks some of its scans");
 }
 
 JpegReader::Rows JpegReader::rows(std::int64_t most) {
     Codec& c = *codec_;
+    if (c.is_ours) {
+        const std::int64_t count = c.ours.rows(most);
+        c.region.top += count;
+        if (count || c.region.top == c.region.bottom) return {c.ours.pixels(), count, c.ours.pitch()};
+        // Something is wrong from here on. What that means is the library's to say, from the beginning.
+        c.is_ours = false;
+        start_library();
+    }
     const std::int64_t count = std::min({most, c.remaining, MOST_ROWS});
     if (!c.read(count)) c.fail();
     c.remaining -= count;
@@ -173,7 +244,15 @@ JpegReader::Rows JpegReader::rows(std::int64_t most) {
 }
 
 void JpegReader::finish() {
-    if (codec_->errors.base.num_warnings) codec_->fail("the JPEG is corrupt: ");
+    const Errors& errors = codec_->errors;
+    if (errors.base.num_warnings) throw JpegError("the JPEG is corrupt: " + std::string(errors.warning));
+    if (!codec_->ends())
+        throw JpegError("no end marker follows the coded data: the JPEG is truncated, or goes on");
+}
+
+bool JpegReader::coefficients(std::vector<std::int16_t>& out) {
+    BaselineImage plain;
+    return codec_->describe(plain) && codec_->ours.coefficients(plain, out);
 }
 
 JpegSize jpeg_size(const std::uint8_t* data, std::size_t size) { return JpegReader().open(data, size); }

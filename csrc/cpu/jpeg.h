@@ -1,12 +1,14 @@
-// JPEG to RGB bytes through libjpeg-turbo: the whole image or a region, equal to a full decode.
+// JPEG to RGB bytes, the whole image or a region, equal to libjpeg-turbo's full decode: by our own decoder
+// where the file is plain, else by that library, which also reads the headers.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
+#include <vector>
 
-#include "common/view.h"
+#include "common/region.h"
 
 namespace imagen_fast {
 
@@ -15,16 +17,14 @@ struct JpegError : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-// Bytes that may be read beyond the last pixel of a row.
-constexpr std::int64_t JPEG_ROW_SLACK = 64;
-
 // Beyond this Pillow calls an image a decompression bomb, unless it is told otherwise.
 constexpr std::int64_t MOST_PIXELS = 178956970;
 
 // Decodes one file after another.
 class JpegReader {
 public:
-    JpegReader();
+    // `ours`: plain files go to our own decoder, which is faster; the pixels are the same.
+    explicit JpegReader(bool ours = true);
     ~JpegReader();
     JpegReader(const JpegReader&) = delete;
     JpegReader& operator=(const JpegReader&) = delete;
@@ -52,9 +52,16 @@ public:
     // After the last row: raises where something was wrong with the file.
     void finish();
 
+    // For tests: what our own decoder reads of the file that is open, all blocks in the order of coding, 64
+    // numbers each, row by row. False where that decoder leaves the file to the library.
+    bool coefficients(std::vector<std::int16_t>& out);
+
 private:
+    void start_library();
+
     struct Codec;
     std::unique_ptr<Codec> codec_;
+    bool ours_;
 };
 
 JpegSize jpeg_size(const std::uint8_t* data, std::size_t size);

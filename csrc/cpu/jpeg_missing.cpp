@@ -5,7 +5,7 @@ namespace imagen_fast {
 
 struct JpegReader::Codec {};
 
-JpegReader::JpegReader() = default;
+JpegReader::JpegReader(bool) {}
 JpegReader::~JpegReader() = default;
 
 JpegSize JpegReader::open(const std::uint8_t*, std::size_t, std::int64_t) {
@@ -14,7 +14,9 @@ JpegSize JpegReader::open(const std::uint8_t*, std::size_t, std::int64_t) {
 int JpegReader::orientation() const { return 0; }
 JpegSize JpegReader::scaled(int) const { return {}; }
 void JpegReader::start(const Region&, int) {}
+void JpegReader::start_library() {}
 JpegReader::Rows JpegReader::rows(std::int64_t) { return {}; }
 void JpegReader::finish() {}
+bool JpegReader::coefficients(std::vector<std::int16_t>&) { return false; }
 
 }  // namespace imagen_fast

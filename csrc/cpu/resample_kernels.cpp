@@ -70,11 +70,17 @@ void resample_one(const Taps& taps, const std::uint8_t* pixels, std::uint8_t* ou
 
 #if defined(__AVX512BW__)
 
-// Two rows in the halves of a register.
-void resample_two(const Taps& taps, const std::uint8_t* pixels, std::int64_t pixels_pitch, std::uint8_t* out,
-                  std::int64_t out_pitch) {
-    const __m512i pairs = _mm512_broadcast_i64x4(colour_pairs());
-    const __m512i twice = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1);
+inline __m512i weight_pair(const std::int16_t* from) {
+    std::int32_t two;
+    std::memcpy(&two, from, sizeof two);
+    return _mm512_set1_epi32(two);
+}
+
+// Four rows, one in each quarter of a register.
+void resample_four(const Taps& taps, const std::uint8_t* pixels, std::int64_t pixels_pitch, std::uint8_t* out,
+                   std::int64_t out_pitch) {
+    const __m512i first_pairs = _mm512_broadcast_i32x4(_mm256_castsi256_si128(colour_pairs()));
+    const __m512i second_pairs = _mm512_broadcast_i32x4(_mm256_extracti128_si256(colour_pairs(), 1));
     const int bits = taps.bits();
     const __m512i half = _mm512_set1_epi32(1 << (bits - 1));
     const __m128i shift = _mm_cvtsi32_si128(bits);
@@ -83,21 +89,28 @@ void resample_two(const Taps& taps, const std::uint8_t* pixels, std::int64_t pix
     for (std::int64_t i = 0; i < outputs; ++i, weights += pitch) {
         const Reach& reach = taps.reach(i);
         const std::uint8_t* from = pixels + 3 * reach.first;
-        __m512i sum = _mm512_setzero_si512();
+        __m512i sum = half;
         for (std::int64_t k = 0; k < reach.count; k += WEIGHTS_TOGETHER) {
-            const __m512i four = _mm512_mask_broadcast_i32x4(_mm512_broadcast_i32x4(bytes16(from + 3 * k)),
-                                                             0xff00, bytes16(from + pixels_pitch + 3 * k));
-            const __m512i by = _mm512_permutexvar_epi32(twice, _mm512_castsi128_si512(weights4(weights + k)));
-            sum = _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_shuffle_epi8(four, pairs), by));
+            const std::uint8_t* at = from + 3 * k;
+            __m512i four = _mm512_broadcast_i32x4(bytes16(at));
+            four = _mm512_mask_broadcast_i32x4(four, 0x00f0, bytes16(at + pixels_pitch));
+            four = _mm512_mask_broadcast_i32x4(four, 0x0f00, bytes16(at + 2 * pixels_pitch));
+            four = _mm512_mask_broadcast_i32x4(four, 0xf000, bytes16(at + 3 * pixels_pitch));
+            const __m512i first = _mm512_shuffle_epi8(four, first_pairs);
+            const __m512i second = _mm512_shuffle_epi8(four, second_pairs);
+            sum = _mm512_add_epi32(sum, _mm512_madd_epi16(first, weight_pair(weights + k)));
+            sum = _mm512_add_epi32(sum, _mm512_madd_epi16(second, weight_pair(weights + k + 2)));
         }
-        sum = _mm512_add_epi32(sum, _mm512_shuffle_i32x4(sum, sum, 0xb1));
-        sum = _mm512_sra_epi32(_mm512_add_epi32(sum, half), shift);
+        sum = _mm512_sra_epi32(sum, shift);
         sum = _mm512_packs_epi32(sum, sum);
         sum = _mm512_packus_epi16(sum, sum);
-        const std::int32_t one = _mm_cvtsi128_si32(_mm512_castsi512_si128(sum));
-        const std::int32_t other = _mm_cvtsi128_si32(_mm512_extracti32x4_epi32(sum, 2));
-        std::memcpy(out + 3 * i, &one, sizeof one);  // the fourth byte is the next output's
-        std::memcpy(out + out_pitch + 3 * i, &other, sizeof other);
+        const __m128i rows[4] = {_mm512_castsi512_si128(sum), _mm512_extracti32x4_epi32(sum, 1),
+                                 _mm512_extracti32x4_epi32(sum, 2), _mm512_extracti32x4_epi32(sum, 3)};
+        for (int row = 0; row < 4; ++row) {
+            const std::int32_t colour = _mm_cvtsi128_si32(rows[row]);
+            std::memcpy(out + row * out_pitch + 3 * i, &colour,
+                        sizeof colour);  // the fourth byte is the next output's
+        }
     }
 }
 
@@ -109,8 +122,8 @@ void resample_rows(const Taps& taps, const std::uint8_t* pixels, std::int64_t pi
                    std::uint8_t* out, std::int64_t out_pitch) {
     std::int64_t row = 0;
 #if defined(__AVX512BW__)
-    for (; row + 2 <= rows; row += 2)
-        resample_two(taps, pixels + row * pixels_pitch, pixels_pitch, out + row * out_pitch, out_pitch);
+    for (; row + 4 <= rows; row += 4)
+        resample_four(taps, pixels + row * pixels_pitch, pixels_pitch, out + row * out_pitch, out_pitch);
 #endif
     for (; row < rows; ++row) resample_one(taps, pixels + row * pixels_pitch, out + row * out_pitch);
 }

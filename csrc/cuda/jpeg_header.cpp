@@ -89,7 +89,7 @@ JpegHeader read_jpeg_header(const std::uint8_t* data, std::size_t size) {
         at += 2 + length;
         if (marker == 0xda) break;
         colours.segment(marker, segment);
-        if (marker == 0xe1) exif.segment(segment.data, segment.size);
+        if (marker >= 0xe0 && marker <= 0xef) exif.segment(marker - 0xe0, segment.data, segment.size);
         const bool tables = marker == 0xc4 || marker == 0xc8 || marker == 0xcc;
         if (marker <= 0xcf && !tables) {
             if (frame.data) refuse("the JPEG has several frames");

@@ -64,10 +64,11 @@ def test_other_pixels_are_not_the_same():
 
 
 def test_without_peers_ours_is_measured_and_they_are_named(monkeypatch):
-    for name in ("TORCHVISION", "SIMPLEJPEG", "OPENCV", "DALI"):
+    for name in ("TORCHVISION", "TORCHCODEC", "SIMPLEJPEG", "OPENCV", "DALI"):
         monkeypatch.setattr(decode, name, replace(getattr(decode, name), module="no_such_module_here"))
     (contest,) = decode.contests(torch.device("cpu"), quick=True)
-    assert [absence.peer for absence in contest.absent] == ["torchvision", "simplejpeg", "OpenCV", "DALI"]
+    named = [absence.peer for absence in contest.absent]
+    assert named == ["torchvision", "TorchCodec", "simplejpeg", "OpenCV", "DALI"]
     contenders = list(contest.contenders())
     assert [c.implementation for c in contenders] == [OURS, f"{OURS}, new memory"]
     assert contenders[0].prepare()[1].correct

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from pillow_views import FILTERS, by_pillow, nearly_the_same
 
 from imagen_fast.data import CenterCrop, CorruptImage, RandomResizedCrop, Views, decode_batch, decode_image
 from imagen_fast.data.decode import DecodedPicture
@@ -18,7 +19,6 @@ from imagen_fast.errors import BackendUnavailable, InvalidInput
 from imagen_fast.ops.patches import patchify
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -36,25 +36,6 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **({"quality": 92} | options if kind in ("JPEG", "WEBP") else options))
     return buffer.getvalue()
-
-
-def by_pillow(data: bytes, box, size, filter="bilinear", mirrored=False, mode="RGB") -> torch.Tensor:
-    """uint8 [C, H, W]. Rows, then columns: since version 13 Pillow chooses the order by the sizes."""
-    image = Image.fromarray(decode_image(data)).convert(mode).crop(tuple(box))
-    for part in ((size[1], image.height), size[::-1]):
-        image = image.resize(part, FILTERS[filter])
-    if mirrored:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = np.asarray(image).reshape(*size, -1)
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-
-
-def nearly_the_same(made: torch.Tensor, wanted: torch.Tensor) -> None:
-    """Or two: a bicubic weight above 1 makes two of a row's one."""
-    difference = (made.int() - wanted.int()).abs()
-    assert int(difference.max()) <= 2
-    if difference.numel() > 3000:  # of a few pixels many may lie next to the middle between two levels
-        assert float(difference.float().mean()) <= 0.05
 
 
 SIDE = st.integers(1, 90)

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "against_library.h"
 #include "cpu/decode_batch.h"
 #include "cuda/jpeg_header.h"
 
@@ -93,8 +94,8 @@ void compare_headers(const imagen_fast::Picture& picture, imagen_fast::JpegSize 
 }
 
 // Alone, and after a neighbour: that must change nothing, neither whether it is accepted nor a byte of what
-// comes out.
-bool decode(const Bytes& bytes, const Bytes& neighbour) {
+// comes out. Of a part of the image, or of all of it.
+bool decode(const Bytes& bytes, const Bytes& neighbour, bool all) {
     const Exact exact(bytes), other(neighbour);
     const imagen_fast::Picture picture{exact.data.get(), exact.size};
     std::vector<imagen_fast::JpegSize> sizes;
@@ -119,6 +120,12 @@ bool decode(const Bytes& bytes, const Bytes& neighbour) {
     view.left = below(view.wide - output.width + 1);
     view.top = below(view.high - output.height + 1);
     view.mirrored = below(2);
+    imagen_fast::compare_with_library(exact.data.get(), exact.size, 1 << below(4), draws());
+    if (all) {
+        output.width = output.height = view.wide = view.high = 60;  // any patch divides it
+        view.left = view.top = 0;
+        view.box = {0, 0, width, height};
+    }
     std::fill_n(output.scale, 3, 1.0f);
     const std::int64_t count =
         output.channels * output.height * output.width * imagen_fast::size_of(output.type);
@@ -156,7 +163,7 @@ int main(int count, char** arguments) {
         files.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
     }
     long whole = 0, accepted = 0;
-    for (const Bytes& file : files) whole += decode(file, files[0]);
+    for (const Bytes& file : files) whole += decode(file, files[0], true);
     for (long i = 0; i < mutations; ++i) {
         const auto any = [&]() -> const Bytes& {
             return files[static_cast<std::size_t>(below(static_cast<std::int64_t>(files.size())))];
@@ -164,14 +171,14 @@ int main(int count, char** arguments) {
         Bytes bytes = any();
         mutate(bytes);
         const auto start = std::chrono::steady_clock::now();
-        accepted += decode(bytes, any());
+        accepted += decode(bytes, any(), false);
         const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
         if (seconds.count() > LONGEST_SECONDS) {
             std::fprintf(stderr, "mutation %ld of seed %s took %.1f s\n", i, arguments[2], seconds.count());
             return 1;
         }
     }
-    std::printf("%zu files, %ld accepted; %ld mutations, %ld accepted; no fault\n", files.size(), whole,
-                mutations, accepted);
+    std::printf("%zu files, %ld accepted; %ld mutations, %ld accepted, %ld compared; no fault\n",
+                files.size(), whole, mutations, accepted, imagen_fast::files_compared());
     return 0;
 }

@@ -1,10 +1,12 @@
 // nvJPEG's functions that are used, by libjpeg, at once and heedless of any stream: as its engine is. How it
 // behaves is set by `behave`.
-#include <atomic>
-#include <cstdint>
-#include <cstring>
+#include <csetjmp>
+#include <cstddef>
+#include <cstdio>
 
-#include "cpu/jpeg.h"
+#include <jpeglib.h>
+
+#include <atomic>
 
 namespace {
 
@@ -31,19 +33,36 @@ struct Image {
     std::size_t pitch[4];
 };
 
+struct Errors {
+    jpeg_error_mgr base;
+    jmp_buf jump;
+};
+
+void leave(j_common_ptr codec) { longjmp(reinterpret_cast<Errors*>(codec->err)->jump, 1); }
+void say_nothing(j_common_ptr) {}
+
 bool decode(const unsigned char* data, std::size_t size, const Image& image) {
-    try {
-        imagen_fast::JpegReader reader;
-        const imagen_fast::JpegSize found = reader.open(data, size);
-        reader.start({0, 0, found.width, found.height});
-        for (std::int64_t y = 0; y < found.height; ++y)
-            std::memcpy(image.channel[0] + y * static_cast<std::int64_t>(image.pitch[0]),
-                        reader.rows(1).pixels, static_cast<std::size_t>(3 * found.width));
-        reader.finish();
-        return true;
-    } catch (const std::exception&) {
+    jpeg_decompress_struct codec;
+    Errors errors;
+    codec.err = jpeg_std_error(&errors.base);
+    errors.base.error_exit = leave;
+    errors.base.output_message = say_nothing;
+    jpeg_create_decompress(&codec);
+    if (setjmp(errors.jump)) {
+        jpeg_destroy_decompress(&codec);
         return false;
     }
+    jpeg_mem_src(&codec, data, static_cast<unsigned long>(size));
+    jpeg_read_header(&codec, TRUE);
+    codec.out_color_space = JCS_RGB;
+    jpeg_start_decompress(&codec);
+    while (codec.output_scanline < codec.output_height) {
+        JSAMPROW row = image.channel[0] + codec.output_scanline * image.pitch[0];
+        jpeg_read_scanlines(&codec, &row, 1);
+    }
+    jpeg_finish_decompress(&codec);
+    jpeg_destroy_decompress(&codec);
+    return errors.base.num_warnings == 0;
 }
 
 template <class T>
