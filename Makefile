@@ -6,9 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.imagen-fast-installed
 NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
-# The benchmark suites, and those that are of the CPU alone; a new one joins here.
-SUITES ?= attention pixels sample train
-CPU_SUITES ?= decode
+# The benchmark suites; a new one joins here.
+SUITES ?= attention decode pixels sample train
 RESULTS := benchmarks/results
 # -P: with this folder on the path, transformers would take kernels/ for the package of that name.
 PYTEST := $(BIN)/python -P -m pytest -q
@@ -66,7 +65,7 @@ build: $(INSTALLED)
 
 bench: $(INSTALLED)
 	mkdir -p $(RESULTS)
-	for suite in $(SUITES) $(CPU_SUITES); do \
+	for suite in $(SUITES); do \
 		$(BIN)/imagen-fast bench $$suite --device cpu --json $(RESULTS)/$$suite-cpu.json || exit 1; \
 	done
 

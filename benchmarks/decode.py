@@ -1,15 +1,20 @@
-"""Encoded photographs to training-ready tensors, beside other pipelines: one thread each.
+"""Encoded photographs to training-ready tensors, beside other pipelines.
 
-The views are the same for all: random resized crops, half of them mirrored. Everyone normalises to float32
-and keeps the memory of its batch; *new memory* is ours with a new tensor for each batch. At a smaller scale
-(`dct scaling`) and without antialiasing (OpenCV) pixels differ: by how much is in the record. The suite's
-other contests, whole loaders on all cores, are in `loader.py`.
+The views are the same for all: random resized crops, half of them mirrored. Everyone normalises to float32.
+
+On a CPU everyone has one thread and keeps the memory of its batch; *new memory* is ours with a new tensor for
+each batch. At a smaller scale (`dct scaling`) and without antialiasing (OpenCV) pixels differ: by how much is
+in the record. The suite's other contests there, whole loaders on all cores, are in `loader.py`.
+
+On a GPU everyone has as many threads as there are processors; *two decoders* is ours with half a batch in
+each of two threads. A call is over when its pixels are there: nobody works ahead.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -23,26 +28,39 @@ from imagen_fast.benchmarks.contest import Contest
 from imagen_fast.benchmarks.correctness import Verdict
 from imagen_fast.benchmarks.decode_corpus import LARGE, SMALL, jpegs
 from imagen_fast.benchmarks.measure import Call, Effort
-from imagen_fast.benchmarks.peers import DALI, OPENCV, SIMPLEJPEG, TORCHCODEC, TORCHVISION, image_pipelines
+from imagen_fast.benchmarks.peers import (
+    DALI,
+    OPENCV,
+    SIMPLEJPEG,
+    TORCHCODEC,
+    TORCHVISION,
+    gpu_image_pipelines,
+    image_pipelines,
+)
 from imagen_fast.benchmarks.peers.image_pipelines import MEAN, STD, Pipeline, Work
 from imagen_fast.benchmarks.pixel_levels import OTHER, SAME, levels_apart
 from imagen_fast.data import decode_batch
+from imagen_fast.data.decode.batch import processors
 from imagen_fast.data.views import Views, random_boxes
-from imagen_fast.errors import InvalidInput
 
 QUICK = Effort(warmup=1, least=3, most=9, seconds=3)
 FULL = Effort(warmup=1, least=7, most=60, seconds=40)
 
 SIDE = 224
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+# nvJPEG's pixels are its own; DALI's tests let its two decoders differ by so much, in levels of 255.
+NVJPEG = {"mean": 1.0, "maximum": 255.0}
 
 Build = Callable[[Work], Pipeline]
 
 
 def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
-    if device.type != "cpu":
-        raise InvalidInput("the suite decode measures the CPU's pipelines; run it with --device cpu")
     effort = QUICK if quick else FULL
+    if device.type == "cuda":
+        yield gpu_contest("500x375", SMALL, 64 if quick else 256, effort)
+        if not quick:
+            yield gpu_contest("2048x1536", LARGE, 64, effort)
+        return
     yield contest("500x375", SMALL, 16 if quick else 64, effort)
     if not quick:
         yield contest("2048x1536", LARGE, 16, effort)
@@ -54,6 +72,12 @@ def contest(name: str, size: tuple[int, int], count: int, effort: Effort) -> Con
     absent = [absence for peer in peers if (absence := peer.absence())]
     case = f"decode {name} B{count} crop {SIDE} fp32"
     return Contest(case, "decode", partial(_contenders, case, size, count), effort, tuple(absent))
+
+
+def gpu_contest(name: str, size: tuple[int, int], count: int, effort: Effort) -> Contest:
+    absent = [absence for peer in (TORCHVISION, DALI) if (absence := peer.absence())]
+    case = f"decode {name} B{count} crop {SIDE} fp32, GPU"
+    return Contest(case, "decode", partial(_gpu_contenders, case, size, count), effort, tuple(absent))
 
 
 def _contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Contender]:
@@ -78,6 +102,21 @@ def _contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Conten
         yield Contender(case, name, partial(_prepare, build, bound, size, count), facts)
 
 
+def _gpu_contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Contender]:
+    threads = processors()
+    builds: dict[str, tuple[Build, dict[str, float]]] = {
+        OURS: (partial(_ours_on_gpu, threads=threads), NVJPEG),
+        f"{OURS}, two decoders": (partial(_ours_on_gpu, threads=max(1, threads // 2), decoders=2), NVJPEG),
+    }
+    if TORCHVISION.absence() is None:
+        builds["torchvision.io on CUDA, v2"] = (gpu_image_pipelines.torchvision_cuda, OTHER)
+    if DALI.absence() is None:
+        builds["DALI, mixed"] = (partial(gpu_image_pipelines.dali_cuda, threads=threads), OTHER)
+    for name, (build, bound) in builds.items():
+        facts = {"images": count, "image": f"{size[0]}x{size[1]}", "threads": threads}
+        yield Contender(case, name, partial(_prepare_on_gpu, build, bound, size, count), facts)
+
+
 def work(size: tuple[int, int], count: int) -> Work:
     rng = np.random.default_rng(0)
     boxes = random_boxes(rng, np.tile(size, (count, 1)), SCALE, RATIO)
@@ -98,6 +137,29 @@ def _ours(given: Work, keep: bool = True, dct_scaling: float | None = None) -> P
     return run
 
 
+def _ours_on_gpu(given: Work, threads: int, decoders: int = 1) -> Pipeline:
+    views = Views.of_boxes(given.boxes, (given.side, given.side), given.mirrored)
+    out = given.out().cuda()
+    each = -(-len(given.images) // decoders)
+    parts = [slice(start, start + each) for start in range(0, len(given.images), each)]
+    pool = ThreadPoolExecutor(decoders)
+
+    def decode(part: slice) -> None:
+        made = decode_batch(
+            given.images[part], views[part], given.side, mean=MEAN, std=STD, threads=threads, out=out[part]
+        )
+        assert not made.failed
+
+    def run() -> Tensor:
+        if decoders > 1:
+            list(pool.map(decode, parts))
+        else:
+            decode(parts[0])
+        return out
+
+    return run
+
+
 def _prepare(
     build: Build, bound: dict[str, float], size: tuple[int, int], count: int
 ) -> tuple[Call, Verdict]:
@@ -106,6 +168,14 @@ def _prepare(
     given = work(size, count)
     run = build(given)
     return run, levels_apart(run(), truth(given), bound)
+
+
+def _prepare_on_gpu(
+    build: Build, bound: dict[str, float], size: tuple[int, int], count: int
+) -> tuple[Call, Verdict]:
+    given = work(size, count)
+    run = build(given)
+    return run, levels_apart(run().cpu(), truth(given), bound)
 
 
 def truth(given: Work) -> Tensor:

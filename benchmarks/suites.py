@@ -23,7 +23,9 @@ class Suite:
 
 SUITES = {
     "attention": Suite("attention", "masked-patch attention beside PyTorch's and other attention kernels"),
-    "decode": Suite("decode", "JPEGs to training-ready tensors on a CPU: one thread; loaders on all cores"),
+    "decode": Suite(
+        "decode", "JPEGs to training-ready tensors, on one CPU thread or a GPU; loaders on all cores"
+    ),
     "pixels": Suite("pixels", "pixel cross-entropy, causal attention, training steps of pixel transformers"),
     "sample": Suite("sample", "images drawn from pixel transformers beside transformers' generate"),
     "train": Suite("train", "training steps of masked autoencoders beside transformers' ViTMAE"),

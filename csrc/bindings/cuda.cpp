@@ -46,4 +46,5 @@ PYBIND11_MODULE(_cuda, m) {
     m.def("normalise_images", normalise, py::kw_only(), py::arg("pixels"), py::arg("batch"),
           py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("mean"), py::arg("deviation"),
           py::arg("flip"), py::arg("planes"), py::arg("dtype"), py::arg("stream"), release());
+    imagen_fast::register_view_decoder(m);
 }

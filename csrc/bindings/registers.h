@@ -26,5 +26,6 @@ void register_quick_gelu(pybind11::module_& m);
 void register_generation(pybind11::module_& m);
 void register_decode_batch(pybind11::module_& m);
 void register_jpeg(pybind11::module_& m);
+void register_view_decoder(pybind11::module_& m);
 
 }  // namespace imagen_fast

@@ -9,6 +9,7 @@
 // differs where it lies next to the middle between two integers.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #if defined(__CUDACC__)
@@ -77,6 +78,50 @@ IMAGEN_FAST_HOST_DEVICE inline std::int64_t most_inputs(const Axis& axis) {
     const double half = support(axis.filter) * width_of(axis);
     const std::int64_t whole = static_cast<std::int64_t>(half);
     return (whole < half ? whole + 1 : whole) * 2 + 1;
+}
+
+// Weights are kept so many together: of each output a whole number of these, zeros at its end.
+constexpr std::int64_t WEIGHTS_TOGETHER = 4;
+
+IMAGEN_FAST_HOST_DEVICE inline std::int64_t kept_weights(const Axis& axis) {
+    const std::int64_t most = most_inputs(axis), fewer = most < axis.inputs ? most : axis.inputs;
+    return (fewer + WEIGHTS_TOGETHER - 1) / WEIGHTS_TOGETHER * WEIGHTS_TOGETHER;
+}
+
+// How many binary places the weights get of which the largest, of any output, is this: no more than 22, so
+// that a sum of products stays below 2^31; and room for what is added to the greatest weight.
+IMAGEN_FAST_HOST_DEVICE inline int binary_places(double largest, std::int64_t kept) {
+    const double most = 32767.0 - static_cast<double>(kept);
+    int bits = 14;
+    while (bits < 22 && ldexp(largest, bits + 1) < most) ++bits;
+    return bits;
+}
+
+// The weights exact(0) .. exact(count - 1), which add up to 1, in units of 2^-bits, `stride` apart.
+template <class Exact>
+IMAGEN_FAST_HOST_DEVICE inline void set_weights(std::int64_t count, int bits, Exact exact,
+                                                std::int16_t* weights, std::int64_t stride) {
+    std::int64_t sum = 0, greatest = 0;
+    for (std::int64_t k = 0; k < count; ++k) {
+        const auto weight = static_cast<std::int16_t>(lrint(ldexp(exact(k), bits)));
+        weights[k * stride] = weight;
+        sum += weight;
+        if (weight > weights[greatest * stride]) greatest = k;
+    }
+    // What is of one colour stays so.
+    std::int16_t& most = weights[greatest * stride];
+    most = static_cast<std::int16_t>(most + (1 << bits) - sum);
+}
+
+// Static, as in number_types.h: kernel files have it.
+IMAGEN_FAST_HOST_DEVICE static inline std::uint8_t clipped(std::int32_t sum, int bits) {
+    const std::int32_t level = (sum + (1 << (bits - 1))) >> bits;
+    return static_cast<std::uint8_t>(level < 0 ? 0 : level > 255 ? 255 : level);
+}
+
+// As Pillow makes gray of colours.
+IMAGEN_FAST_HOST_DEVICE inline std::uint8_t luminance(const std::uint8_t* rgb) {
+    return static_cast<std::uint8_t>((19595u * rgb[0] + 38470u * rgb[1] + 7471u * rgb[2] + 0x8000u) >> 16);
 }
 
 }  // namespace imagen_fast

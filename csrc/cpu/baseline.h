@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/region.h"
 #include "cpu/baseline_kernels.h"
-#include "cpu/region.h"
 
 namespace imagen_fast {
 

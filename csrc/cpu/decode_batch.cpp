@@ -18,23 +18,6 @@ static_assert(JPEG_ROW_SLACK >= ROW_SLACK, "the reader's rows are resampled wher
 
 constexpr std::int64_t whole_lines(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-bool turned(int orientation) { return orientation >= 5; }
-
-JpegSize upright(JpegSize stored, int orientation) {
-    return turned(orientation) ? JpegSize{stored.height, stored.width} : stored;
-}
-
-// Where the upright pixel (x, y) of an image of this stored size lies.
-struct Place {
-    std::int64_t x, y;
-};
-Place stored_place(int orientation, JpegSize stored, std::int64_t x, std::int64_t y) {
-    if (turned(orientation)) std::swap(x, y);
-    const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
-    const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
-    return {from_right ? stored.width - 1 - x : x, from_below ? stored.height - 1 - y : y};
-}
-
 // A thread's own decoder and memory.
 class Decoder {
 public:
@@ -49,7 +32,7 @@ public:
         if (picture.width) return from_pixels(picture, view, resampling.filter, output);
         const JpegSize stored = reader_.open(picture.data, picture.size);
         const int turn = orientation();
-        check(view, upright(stored, turn), output);
+        check_view(view, upright(stored, turn), output.width, output.height);
         if (turn == 1) return from_rows(stored, view, resampling, output);
 
         // Upright first, and then as any pixels: few photographs come here.
@@ -84,23 +67,6 @@ private:
         return found;
     }
 
-    static void check(const View& view, JpegSize size, const ImageOutput& output) {
-        const Region& box = view.box;
-        if (view.left < 0 || view.top < 0 || view.wide - view.left < output.width ||
-            view.high - view.top < output.height)
-            throw std::invalid_argument("the window must lie within what the box is resized to");
-        if (box.left < 0 || box.top < 0 || box.left >= box.right || box.top >= box.bottom ||
-            box.right > size.width || box.bottom > size.height)
-            throw std::invalid_argument("the box must be a non-empty part of the image's " +
-                                        std::to_string(size.width) + "x" + std::to_string(size.height) +
-                                        " pixels");
-        // With more inputs an output's weights would be too small for 16 bits.
-        constexpr std::int64_t most_step = 8192;
-        if (box.width() > most_step * view.wide || box.height() > most_step * view.high)
-            throw std::invalid_argument("a box may shrink to a " + std::to_string(most_step) +
-                                        "th of its side, not further");
-    }
-
     void set_taps(const View& view, const Axis& across, const Axis& down, const ImageOutput& output) {
         across_.set(across, view.left, output.width, view.mirrored);
         down_.set(down, view.top, output.height, false);
@@ -119,11 +85,10 @@ private:
         (across_, pixels, pitch, count, rows_.data() + number * pitch_, pitch_);
     }
 
-    // As Pillow computes it; all three channels have it.
+    // All three channels have it.
     void make_gray(std::uint8_t* pixels) {
         for (std::uint8_t* p = pixels; p != pixels + 3 * across_.all().count; p += 3)
-            p[0] = p[1] = p[2] =
-                static_cast<std::uint8_t>((19595u * p[0] + 38470u * p[1] + 7471u * p[2] + 0x8000u) >> 16);
+            p[0] = p[1] = p[2] = luminance(p);
     }
 
     void put(const ImageOutput& output) {
@@ -135,7 +100,7 @@ private:
     }
 
     void from_pixels(const Picture& picture, const View& view, Filter filter, const ImageOutput& output) {
-        check(view, {picture.width, picture.height}, output);
+        check_view(view, {picture.width, picture.height}, output.width, output.height);
         const Region& box = view.box;
         set_taps(view, {filter, 0, static_cast<double>(box.width()), box.width(), view.wide},
                  {filter, 0, static_cast<double>(box.height()), box.height(), view.high}, output);
@@ -222,10 +187,6 @@ Failures for_each_picture(const std::vector<Picture>& pictures, int threads, Wor
 }
 
 }  // namespace
-
-std::int64_t size_of(PixelType type) {
-    return type == PixelType::uint8 ? 1 : type == PixelType::float32 ? 4 : 2;
-}
 
 Failures picture_sizes(const std::vector<Picture>& pictures, std::vector<JpegSize>& sizes,
                        std::int64_t most_pixels, int threads) {

@@ -3,29 +3,15 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
+#include "common/picture.h"
 #include "common/resample.h"
+#include "common/view.h"
 #include "cpu/image_output.h"
 #include "cpu/jpeg.h"
 
 namespace imagen_fast {
-
-// Part of an upright image, resampled to wide x high pixels as if there were nothing around it. Of these the
-// view has those from (left, top) on, as many as the output has.
-struct View {
-    Region box;
-    std::int64_t wide, high, left, top;
-    bool mirrored;
-};
-
-// A JPEG, or, with a width and a height, upright RGB pixels.
-struct Picture {
-    const std::uint8_t* data;
-    std::size_t size;
-    std::int64_t width = 0, height = 0;
-};
 
 struct Resampling {
     Filter filter = Filter::bilinear;
@@ -33,9 +19,6 @@ struct Resampling {
     // the view, along both sides; 0: never.
     double least_pixels = 0;
 };
-
-// What is wrong with each picture; empty: nothing. Of such a picture the output is not written.
-using Failures = std::vector<std::string>;
 
 // Upright sizes from the headers; {0, 0} where one fails. A JPEG of more pixels does.
 Failures picture_sizes(const std::vector<Picture>& pictures, std::vector<JpegSize>& sizes,

@@ -1,24 +1,12 @@
-// Where the rows of an image go: normalised, as planes or as patch tokens, in the type of the tensor.
+// Rows of an image to where they go: see common/image_output.h.
 #pragma once
 
 #include <cstdint>
 
+#include "common/image_output.h"
 #include "cpu/instruction_set.h"
 
 namespace imagen_fast {
-
-enum class PixelType : int { uint8 = 0, float32 = 1, bfloat16 = 2, float16 = 3 };
-
-std::int64_t size_of(PixelType type);
-
-struct ImageOutput {
-    void* data;  // [channels, height, width], or with a patch size [tokens, patch * patch * channels]
-    PixelType type;
-    std::int64_t channels, height, width;  // 1 or 3 channels; of one it is the first
-    std::int64_t patch;                    // 0: planes
-    // What becomes of a byte of each channel: byte * scale + shift. Bytes stay what they are.
-    float scale[3], shift[3];
-};
 
 // The channels again and again, as they follow one another in a patch: whole registers, whatever their size.
 constexpr std::int64_t REPEATED = 3 * 16;

@@ -8,17 +8,13 @@
 #include <stdexcept>
 #include <vector>
 
-#include "cpu/region.h"
+#include "common/region.h"
 
 namespace imagen_fast {
 
 // This decoder does not vouch for the file. The caller may ask a more lenient one.
 struct JpegError : std::runtime_error {
     using std::runtime_error::runtime_error;
-};
-
-struct JpegSize {
-    std::int64_t width, height;
 };
 
 // Beyond this Pillow calls an image a decompression bomb, unless it is told otherwise.

@@ -6,10 +6,9 @@
 namespace imagen_fast {
 
 void Taps::set(const Axis& axis, std::int64_t begin, std::int64_t outputs, bool mirrored) {
-    const std::int64_t most = std::min(most_inputs(axis), axis.inputs);
-    pitch_ = (most + GROUP - 1) / GROUP * GROUP;
+    pitch_ = kept_weights(axis);
     reach_.resize(static_cast<std::size_t>(outputs));
-    exact_.assign(static_cast<std::size_t>(outputs * pitch_), 0.0);
+    exact_.resize(static_cast<std::size_t>(outputs * pitch_));
     weights_.resize(exact_.size());
 
     double largest = 0;
@@ -31,24 +30,15 @@ void Taps::set(const Axis& axis, std::int64_t begin, std::int64_t outputs, bool 
     }
     all_ = {first, std::max(first, last) - first};
 
-    // No more than 22 places, so that a sum of products stays below 2^31; and room for what is added to the
-    // greatest weight.
-    const double most_weight = 32767.0 - static_cast<double>(pitch_);
-    for (bits_ = 14; bits_ < 22 && std::ldexp(largest, bits_ + 1) < most_weight;) ++bits_;
-    const int one = 1 << bits_;
+    bits_ = binary_places(largest, pitch_);
+    std::fill(weights_.begin(), weights_.end(), std::int16_t{0});
     for (std::int64_t i = 0; i < outputs; ++i) {
         Reach& reach = reach_[static_cast<std::size_t>(i)];
         reach.first -= first;
         const double* exact = exact_.data() + i * pitch_;
-        std::int16_t* weights = weights_.data() + i * pitch_;
-        std::int64_t sum = 0, greatest = 0;
-        for (std::int64_t k = 0; k < pitch_; ++k) {
-            weights[k] = static_cast<std::int16_t>(std::lrint(std::ldexp(exact[k], bits_)));
-            sum += weights[k];
-            if (weights[k] > weights[greatest]) greatest = k;
-        }
-        // What is of one colour stays so.
-        weights[greatest] = static_cast<std::int16_t>(weights[greatest] + one - sum);
+        set_weights(
+            reach.count, bits_, [exact](std::int64_t k) { return exact[k]; }, weights_.data() + i * pitch_,
+            1);
     }
 }
 

@@ -23,12 +23,10 @@ public:
     // The inputs that any of them is made of; outputs count from the first of these.
     const Reach& all() const { return all_; }
     const Reach& reach(std::int64_t output) const { return reach_[static_cast<std::size_t>(output)]; }
-    // In units of 2^-bits, zeros up to a whole number of GROUPs.
+    // In units of 2^-bits, zeros up to `pitch`.
     const std::int16_t* weights(std::int64_t output) const { return weights_.data() + output * pitch_; }
     std::int64_t pitch() const { return pitch_; }
     int bits() const { return bits_; }
-
-    static constexpr std::int64_t GROUP = 4;
 
 private:
     std::vector<Reach> reach_;

@@ -12,10 +12,6 @@ namespace imagen_fast::IMAGEN_FAST_INSTRUCTION_SET {
 
 namespace {
 
-inline std::uint8_t clipped(std::int32_t sum, int bits) {
-    return static_cast<std::uint8_t>(std::clamp((sum + (1 << (bits - 1))) >> bits, 0, 255));
-}
-
 #if defined(__AVX2__)
 
 inline __m256i pair(const std::int16_t* weights) {
@@ -57,7 +53,7 @@ void resample_one(const Taps& taps, const std::uint8_t* pixels, std::uint8_t* ou
         const Reach& reach = taps.reach(i);
         const std::uint8_t* from = pixels + 3 * reach.first;
         __m256i sum = _mm256_setzero_si256();
-        for (std::int64_t k = 0; k < reach.count; k += Taps::GROUP) {
+        for (std::int64_t k = 0; k < reach.count; k += WEIGHTS_TOGETHER) {
             const __m256i colours =
                 _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes16(from + 3 * k)), pairs);
             const __m256i by =
@@ -94,7 +90,7 @@ void resample_four(const Taps& taps, const std::uint8_t* pixels, std::int64_t pi
         const Reach& reach = taps.reach(i);
         const std::uint8_t* from = pixels + 3 * reach.first;
         __m512i sum = half;
-        for (std::int64_t k = 0; k < reach.count; k += Taps::GROUP) {
+        for (std::int64_t k = 0; k < reach.count; k += WEIGHTS_TOGETHER) {
             const std::uint8_t* at = from + 3 * k;
             __m512i four = _mm512_broadcast_i32x4(bytes16(at));
             four = _mm512_mask_broadcast_i32x4(four, 0x00f0, bytes16(at + pixels_pitch));

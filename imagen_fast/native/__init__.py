@@ -9,7 +9,14 @@ from imagen_fast.native.adamw import AdamwParameter, adamw_step, gradient_norm
 from imagen_fast.native.attention import attention_among_rows, attention_pays
 from imagen_fast.native.causal_attention import attention_on_grid
 from imagen_fast.native.causal_softmax import causal_softmax_backward, causal_softmax_forward
-from imagen_fast.native.decode_batch import PIXEL_TYPES, Filter, decode_views, picture_sizes
+from imagen_fast.native.decode_batch import (
+    PIXEL_TYPES,
+    Filter,
+    decode_views,
+    gpu_decoder_has_engine,
+    no_gpu_decoder_because,
+    picture_sizes,
+)
 from imagen_fast.native.features import (
     available,
     build_info,
@@ -21,6 +28,7 @@ from imagen_fast.native.generation import PackedLinear, StepBlock, StepCache, St
 from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
 from imagen_fast.native.memory import keep_freed_memory
 from imagen_fast.native.norm import norm_backward, norm_forward
+from imagen_fast.native.nvjpeg import find_nvjpeg
 from imagen_fast.native.pixel_likelihood import PixelLikelihood, cross_entropy, logistic_mixture
 from imagen_fast.native.pixel_mse import masked_pixel_mse_backward, masked_pixel_mse_forward
 from imagen_fast.native.quick_gelu import quick_gelu_backward, quick_gelu_forward
@@ -48,6 +56,8 @@ __all__ = [
     "cuda",
     "decode_jpeg",
     "decode_views",
+    "find_nvjpeg",
+    "gpu_decoder_has_engine",
     "gradient_norm",
     "jpeg_available",
     "jpeg_size",
@@ -55,6 +65,7 @@ __all__ = [
     "logistic_mixture",
     "masked_pixel_mse_backward",
     "masked_pixel_mse_forward",
+    "no_gpu_decoder_because",
     "norm_backward",
     "norm_forward",
     "picture_sizes",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from imagen_fast import __version__, native
+from imagen_fast.errors import BackendUnavailable
 from imagen_fast.ops.doctor import examine_operations, no_cuda_because
 from imagen_fast.train import bf16_is_fast
 
@@ -50,11 +51,13 @@ def _machine() -> dict[str, str]:
         "processors": f"{os.cpu_count()}, PyTorch uses {torch.get_num_threads()}",
         "cpu_features": ", ".join(features) or "none that the kernels use",
         "native_extension": _native(),
+        "decoding_on_cpu": "libjpeg-turbo, Pillow for the rest" if native.jpeg_available() else "Pillow",
         "bf16_on_cpu": "fast" if bf16_is_fast(cpu) else "slow: auto precision takes fp32",
     }
     if why := no_cuda_because():
         facts["cuda"] = f"none: {why}"
         return facts
+    facts["decoding_on_gpu"] = _gpu_decoder()
     for number in range(torch.cuda.device_count()):
         p = torch.cuda.get_device_properties(number)
         facts[f"cuda_{number}"] = (
@@ -71,6 +74,16 @@ def _native() -> str:
     parts = ", ".join(name for name in ("openmp", "jpeg", "cuda") if built[name]) or "no extras"
     text = f"built with {built['compiler']}, uses {built['instruction_set']}; has {parts}"
     return f"{text}; left out: {built['left_out']}" if built["left_out"] else text
+
+
+def _gpu_decoder() -> str:
+    if why := native.no_gpu_decoder_because():
+        return f"none: {why}"
+    try:
+        engine = native.gpu_decoder_has_engine(torch.cuda.current_device())
+    except BackendUnavailable as error:
+        return f"none: {error}"
+    return f"nvJPEG, {'on the JPEG engine' if engine else 'without a JPEG engine'}, {native.find_nvjpeg()}"
 
 
 def _version(package: str) -> str | None:

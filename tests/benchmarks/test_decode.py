@@ -13,7 +13,6 @@ from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.benchmarks.decode_corpus import SMALL, jpegs, main
 from imagen_fast.benchmarks.peers import image_pipelines
 from imagen_fast.benchmarks.pixel_levels import OTHER, SAME, levels_apart
-from imagen_fast.errors import InvalidInput
 
 pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
@@ -81,6 +80,28 @@ def test_boxes_lie_within_the_images():
     assert bool((boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= np.array(SMALL)).all())
 
 
-def test_a_gpu_is_refused_in_one_sentence():
-    with pytest.raises(InvalidInput, match="run it with --device cpu"):
-        list(decode.contests(torch.device("cuda"), quick=True))
+def test_on_a_gpu_there_are_contenders_of_its_own(monkeypatch):
+    for name in ("TORCHVISION", "DALI"):
+        monkeypatch.setattr(decode, name, replace(getattr(decode, name), module="torch"))
+    small, large = decode.contests(torch.device("cuda"), quick=False)
+    assert (small.name, large.name) == (
+        "decode 500x375 B256 crop 224 fp32, GPU",
+        "decode 2048x1536 B64 crop 224 fp32, GPU",
+    )
+    names = [contender.implementation for contender in small.contenders()]
+    assert names == [OURS, f"{OURS}, two decoders", "torchvision.io on CUDA, v2", "DALI, mixed"]
+    for name in ("TORCHVISION", "DALI"):
+        monkeypatch.setattr(decode, name, replace(getattr(decode, name), module="no_such_module_here"))
+    (quick,) = decode.contests(torch.device("cuda"), quick=True)
+    assert [absence.peer for absence in quick.absent] == ["torchvision", "DALI"]
+    assert len(list(quick.contenders())) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_every_pipeline_that_is_on_the_gpu_does_the_same_work():
+    (contest,) = decode.contests(torch.device("cuda"), quick=True)
+    for contender in contest.contenders():
+        call, verdict = contender.prepare()
+        assert verdict.correct, (contender.implementation, verdict.evidence)
+        assert call().device.type == "cuda"

@@ -10,12 +10,14 @@
 #include <iterator>
 #include <memory>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "against_library.h"
 #include "cpu/decode_batch.h"
+#include "cuda/jpeg_header.h"
 
 namespace {
 
@@ -76,13 +78,30 @@ struct Exact {
     std::unique_ptr<std::uint8_t[]> data;
 };
 
+// The header as the GPU's decoder reads it: where it is taken, it must say what libjpeg says.
+void compare_headers(const imagen_fast::Picture& picture, imagen_fast::JpegSize size) {
+    imagen_fast::JpegHeader header;
+    try {
+        header = imagen_fast::read_jpeg_header(picture.data, picture.size);
+    } catch (const std::invalid_argument&) {
+        return;
+    }
+    const imagen_fast::JpegSize found = imagen_fast::upright(header.stored, header.orientation);
+    if (size.width && (found.width != size.width || found.height != size.height)) {
+        std::fprintf(stderr, "two readers of headers disagree\n");
+        std::abort();
+    }
+}
+
 // Alone, and after a neighbour: that must change nothing, neither whether it is accepted nor a byte of what
 // comes out. Of a part of the image, or of all of it.
 bool decode(const Bytes& bytes, const Bytes& neighbour, bool all) {
     const Exact exact(bytes), other(neighbour);
     const imagen_fast::Picture picture{exact.data.get(), exact.size};
     std::vector<imagen_fast::JpegSize> sizes;
-    if (!imagen_fast::picture_sizes({picture}, sizes, imagen_fast::MOST_PIXELS, 1)[0].empty()) return false;
+    const auto why = imagen_fast::picture_sizes({picture}, sizes, imagen_fast::MOST_PIXELS, 1);
+    compare_headers(picture, sizes[0]);
+    if (!why[0].empty()) return false;
 
     const std::int64_t width = sizes[0].width, height = sizes[0].height;
     imagen_fast::View view{};

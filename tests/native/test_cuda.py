@@ -1,6 +1,11 @@
-"""The compiled CUDA kernels against plain PyTorch."""
+"""The compiled CUDA kernels against plain PyTorch, and what the assembler says of them."""
 
 from __future__ import annotations
+
+import re
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,3 +40,23 @@ def test_normalise_images(shape, dtype):
 def test_pixels_on_the_cpu_are_refused():
     with pytest.raises(InvalidInput, match="on a GPU"):
         native.cuda.normalise_images(torch.zeros(1, 2, 2, 3, dtype=torch.uint8), MEAN[:3], STD[:3])
+
+
+@pytest.mark.skipif(not native.build_info()["cuda"], reason="built without CUDA")
+def test_no_kernel_spills_on_any_chip():
+    triton = find_spec("triton")
+    tool = triton and Path(triton.origin).parent / "backends/nvidia/bin/cuobjdump"
+    if not tool or not tool.exists():
+        pytest.skip("needs cuobjdump, which Triton brings")
+    module = native.library.cuda().__file__
+    told = subprocess.run([tool, "-res-usage", module], capture_output=True, text=True, check=True).stdout
+    # Each function's name, and on the next line what it takes.
+    pattern = r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)"
+    kernels = [(name, *map(int, rest)) for name, *rest in re.findall(pattern, told)]
+    chips = len(native.cuda.compiled_architectures())
+    # 12 that normalise, 16 that resample, one for their weights, two for marks.
+    assert len(kernels) == 31 * chips
+    for name, registers, stack, _, local in kernels:
+        assert stack == local == 0, name
+        # Three blocks of 384 threads are to fit a multiprocessor.
+        assert registers <= 56 or "8resample" not in name, name

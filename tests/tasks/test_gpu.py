@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from imagen_fast import ops
+from imagen_fast import native, ops
 from imagen_fast.data.masks import masks_from_noise
 from imagen_fast.models import DecoderConfig, MaskedAutoencoder, vit_config
 from imagen_fast.ops import Visible
+from imagen_fast.tasks.doctor import examine
 from imagen_fast.tasks.pretrain import pretrain
 from imagen_fast.tasks.settings import PretrainSettings
 from imagen_fast.train import load_checkpoint
@@ -82,3 +83,11 @@ def test_the_public_operation_takes_triton_and_equals_its_definition(rows, dtype
     ours = ops.masked_patch_attention(q, k, v, context)
     assert torch.equal(ours, ops.masked_patch_attention(q, k, v, context, backend="triton"))
     error_bound(ours, exact, peer)
+
+
+def test_doctor_says_what_decodes():
+    told = examine()["machine"]["decoding_on_gpu"]
+    if native.no_gpu_decoder_because() is None:
+        assert told.startswith(("nvJPEG, on the JPEG engine", "nvJPEG, without a JPEG engine"))
+    else:
+        assert told.startswith("none: ")

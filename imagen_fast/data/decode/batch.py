@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from imagen_fast import native
-from imagen_fast.data.decode.picture import pillow_pixels, pillow_size, reason
+from imagen_fast.data.decode.picture import decode_image, pillow_pixels, pillow_size, reason
 from imagen_fast.data.sources import IMAGENET_MEAN, IMAGENET_STD
 from imagen_fast.data.views import Views
-from imagen_fast.errors import InvalidInput
+from imagen_fast.errors import BackendUnavailable, InvalidInput
 from imagen_fast.native import PIXEL_TYPES, Filter
 
 Bytes = bytes | bytearray | memoryview
@@ -61,6 +61,7 @@ def decode_batch(
     seed: int | np.random.Generator | None = None,
     threads: int | None = None,
     out: Tensor | None = None,
+    device: torch.device | str | None = None,
 ) -> DecodedBatch:
     """Decode, crop, resize with antialiasing, mirror, normalise and, if wanted, cut into patches.
 
@@ -68,6 +69,10 @@ def decode_batch(
     they are seen; all else that `decode_image` knows goes through Pillow. Pixels are those of Pillow's crop
     and resize within two of 255 levels. Neither the number of threads nor the other images of the batch
     change any of them.
+
+    On a GPU nvJPEG decodes, on the chip's JPEG engine where there is one; what it does not take comes from
+    the CPU. Its pixels differ a little from libjpeg's; all that is done to them is equal to the CPU's, bit by
+    bit. `pixels` is ready for the current stream. Threads may call at once: each has a decoder of its own.
 
     Args:
         images: whole files, JPEG, PNG, WebP, GIF or BMP; or upright pixels, uint8 [H, W, 3].
@@ -83,14 +88,17 @@ def decode_batch(
         filter: `bilinear` or `bicubic`, both with antialiasing.
         dct_scaling: decode a JPEG at 1/8, 1/4 or 1/2 of its scale where at least so many pixels (1.0 or more)
             are left for each that comes out. Faster for upright photographs of many megapixels; pixels then
-            differ from Pillow's.
+            differ from Pillow's. On the CPU only.
         seed: of what the sampler and `flip` draw; None: something new each time.
         threads: None: as many as this process has processors.
-        out: a contiguous CPU tensor that is written instead of a new one.
+        out: a contiguous tensor that is written instead of a new one.
+        device: where: the CPU or a GPU; None: that of `out`, or the CPU.
 
     Raises:
-        InvalidInput: arguments that do not fit together. An image that cannot be decoded raises nothing: see
-            `DecodedBatch.failed`.
+        InvalidInput: arguments that do not fit together.
+        BackendUnavailable: there is no such GPU, or nothing to decode with on it.
+
+    An image that cannot be decoded raises nothing: see `DecodedBatch.failed`.
     """
     height, width = (int(size), int(size)) if isinstance(size, int | np.integer) else size
     count, threads = len(images), threads or processors()
@@ -98,7 +106,10 @@ def decode_batch(
         raise InvalidInput(f"filter must be one of {list(get_args(Filter))}, not {filter!r}")
     if dct_scaling is not None and not dct_scaling >= 1.0:
         raise InvalidInput(f"dct scaling must be at least 1.0 pixels, or None, not {dct_scaling}")
-    pixels = _output(out, count, channels, height, width, patch, dtype)
+    place = _device(device, out)
+    if dct_scaling is not None and place.type == "cuda":
+        raise InvalidInput("dct scaling must be None on a GPU: smaller scales are decoded on the CPU only")
+    pixels = _output(out, place, count, channels, height, width, patch, dtype)
     scale, shift = _affine(mean, std, channels)
     given = [_checked(image, i) for i, image in enumerate(images)]
 
@@ -130,21 +141,43 @@ def decode_batch(
             threads=threads,
         )
 
+    def settle(found: list[Bytes | np.ndarray], which: list[int], threads: int) -> None:
+        failed.update((i, why) for i, why in zip(which, decode(found, which, threads), strict=True) if why)
+
     def by_pillow(i: int) -> None:
         """One at a time for each thread: whole images are large."""
         try:
-            why = decode([pillow_pixels(given[i])], [i], 1)[0]  # type: ignore[arg-type]
+            settle([pillow_pixels(given[i])], [i], 1)  # type: ignore[arg-type]
         except Exception as error:  # as above
-            why = reason(error)
-        if why:
-            failed[i] = why
+            failed[i] = reason(error)
 
-    plain = [i for i in range(count) if not reasons[i]]
-    found = zip(plain, decode([given[i] for i in plain], plain, threads), strict=True)
-    broken = {i: why for i, why in found if why}
+    def for_gpu(which: list[int]) -> None:
+        """As many at a time as there are threads; the GPU is told by this one, whose stream it is."""
+        found: dict[int, Bytes | np.ndarray] = {}
+
+        def decode_one(i: int) -> None:
+            try:
+                found[i] = decode_image(given[i])  # type: ignore[arg-type]
+            except Exception as error:  # as above
+                failed[i] = reason(error)
+
+        for start in range(0, len(which), threads):
+            found.clear()
+            _in_threads(decode_one, which[start : start + threads], threads)
+            settle([*found.values()], [*found], threads)
+
+    # On a GPU it is not libjpeg that says which files are plain.
+    on_gpu = place.type == "cuda"
+    plain = [i for i in range(count) if i not in failed and (on_gpu or not reasons[i])]
+    broken = dict(zip(plain, decode([given[i] for i in plain], plain, threads), strict=True))
+    broken = {i: why for i, why in broken.items() if why}
     failed |= {i: why for i, why in broken.items() if isinstance(given[i], np.ndarray)}
     # A file whose header was fine may be broken further on: Pillow has the last word on that.
-    _in_threads(by_pillow, [i for i in [*others, *broken] if i not in failed], threads)
+    rest = [i for i in range(count) if i not in failed and (i in broken or (reasons[i] and not on_gpu))]
+    if on_gpu:
+        for_gpu(rest)
+    else:
+        _in_threads(by_pillow, rest, threads)
     for i in failed:
         pixels[i] = 0
     return DecodedBatch(pixels, views, failed)
@@ -225,8 +258,33 @@ def _check_views(views: Views, sizes: np.ndarray, which: list[int], size: tuple[
             )
 
 
+def _device(device: torch.device | str | None, out: Tensor | None) -> torch.device:
+    if device is None:
+        found = torch.device("cpu") if out is None else out.device
+    else:
+        try:
+            found = torch.device(device)
+        except RuntimeError:
+            raise InvalidInput(f"device must be cpu, cuda or cuda:0 and so on, not {device}") from None
+    if found.type not in ("cpu", "cuda"):
+        raise InvalidInput(f"images are decoded on the CPU or on a GPU, not on {found}")
+    if found.type == "cuda":
+        if not torch.cuda.is_available():
+            raise BackendUnavailable(f"images cannot be decoded on {found}: PyTorch finds no CUDA device")
+        if found.index is None:
+            found = torch.device("cuda", torch.cuda.current_device())
+        if found.index >= torch.cuda.device_count():
+            raise BackendUnavailable(
+                f"images cannot be decoded on {found}: there are {torch.cuda.device_count()} CUDA devices"
+            )
+    if out is not None and out.device != found:
+        raise InvalidInput(f"out must be on {found}, not on {out.device}")
+    return found
+
+
 def _output(
     out: Tensor | None,
+    device: torch.device,
     count: int,
     channels: int,
     height: int,
@@ -246,7 +304,7 @@ def _output(
     if dtype not in PIXEL_TYPES:
         raise InvalidInput(f"dtype must be one of {[str(x) for x in PIXEL_TYPES]}, not {dtype}")
     if out is None:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device=device)
     if tuple(out.shape) != shape or out.dtype != dtype:
         raise InvalidInput(f"out must be {dtype} {list(shape)}, not {out.dtype} {list(out.shape)}")
     return out

@@ -4,6 +4,10 @@
 
 namespace imagen_fast {
 
+struct JpegSize {
+    std::int64_t width, height;
+};
+
 // Pixels [left, right) x [top, bottom).
 struct Region {
     std::int64_t left, top, right, bottom;
