@@ -102,8 +102,9 @@ template <class Exact>
 IMAGEN_FAST_HOST_DEVICE inline void set_weights(std::int64_t count, int bits, Exact exact,
                                                 std::int16_t* weights, std::int64_t stride) {
     std::int64_t sum = 0, greatest = 0;
+    const double scale = 1 << bits;
     for (std::int64_t k = 0; k < count; ++k) {
-        const auto weight = static_cast<std::int16_t>(lrint(ldexp(exact(k), bits)));
+        const auto weight = static_cast<std::int16_t>(lrint(exact(k) * scale));
         weights[k * stride] = weight;
         sum += weight;
         if (weight > weights[greatest * stride]) greatest = k;

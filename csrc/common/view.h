@@ -38,6 +38,14 @@ inline void check_view(const View& view, JpegSize size, std::int64_t width, std:
 // EXIF's orientations from 5 on have rows that stand upright.
 inline bool turned(int orientation) { return orientation >= 5; }
 
+// Whether the upright image's first column, or first row, is the stored one's last, after such a turn.
+inline bool from_right(int orientation) {
+    return orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+}
+inline bool from_below(int orientation) {
+    return orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+}
+
 inline JpegSize upright(JpegSize stored, int orientation) {
     return turned(orientation) ? JpegSize{stored.height, stored.width} : stored;
 }
@@ -48,9 +56,15 @@ struct Place {
 };
 inline Place stored_place(int orientation, JpegSize stored, std::int64_t x, std::int64_t y) {
     if (turned(orientation)) std::swap(x, y);
-    const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
-    const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
-    return {from_right ? stored.width - 1 - x : x, from_below ? stored.height - 1 - y : y};
+    return {from_right(orientation) ? stored.width - 1 - x : x,
+            from_below(orientation) ? stored.height - 1 - y : y};
+}
+
+inline Region stored_region(int orientation, JpegSize stored, const Region& region) {
+    const Place a = stored_place(orientation, stored, region.left, region.top);
+    const Place b = stored_place(orientation, stored, region.right - 1, region.bottom - 1);
+    return {a.x < b.x ? a.x : b.x, a.y < b.y ? a.y : b.y, (a.x < b.x ? b.x : a.x) + 1,
+            (a.y < b.y ? b.y : a.y) + 1};
 }
 
 }  // namespace imagen_fast

@@ -18,6 +18,15 @@ static_assert(JPEG_ROW_SLACK >= ROW_SLACK, "the reader's rows are resampled wher
 
 constexpr std::int64_t whole_lines(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
+// Of the outputs of one direction those that are wanted, in the order in which they are.
+struct Window {
+    std::int64_t all, begin, count;
+    bool mirrored;
+
+    // The same where the inputs come last first.
+    Window from_the_end() const { return {all, all - begin - count, count, !mirrored}; }
+};
+
 // A thread's own decoder and memory.
 class Decoder {
 public:
@@ -33,31 +42,7 @@ public:
         const JpegSize stored = reader_.open(picture.data, picture.size);
         const int turn = orientation();
         check_view(view, upright(stored, turn), output.width, output.height);
-        if (turn == 1) return from_rows(stored, view, resampling, output);
-
-        // Upright first, and then as any pixels: few photographs come here.
-        const Place a = stored_place(turn, stored, view.box.left, view.box.top);
-        const Place b = stored_place(turn, stored, view.box.right - 1, view.box.bottom - 1);
-        const Region region{std::min(a.x, b.x), std::min(a.y, b.y), std::max(a.x, b.x) + 1,
-                            std::max(a.y, b.y) + 1};
-        reader_.start(region);
-        const std::int64_t width = view.box.width(), height = view.box.height();
-        upright_.resize(static_cast<std::size_t>(3 * width * height + ROW_SLACK));
-        const JpegSize part{region.width(), region.height()};
-        // Turning is its own opposite, but for the two quarter turns, which are each other's.
-        const int back = turn == 6 ? 8 : turn == 8 ? 6 : turn;
-        const JpegSize whole{width, height};
-        for (std::int64_t y = 0; y < part.height; ++y) {
-            const std::uint8_t* row = reader_.rows(1).pixels;
-            for (std::int64_t x = 0; x < part.width; ++x) {
-                const Place to = stored_place(back, whole, x, y);
-                std::memcpy(upright_.data() + 3 * (to.y * width + to.x), row + 3 * x, 3);
-            }
-        }
-        reader_.finish();
-        View moved = view;
-        moved.box = {0, 0, width, height};
-        from_pixels({upright_.data(), 0, width, height}, moved, resampling.filter, output);
+        from_file(stored, turn, view, resampling, output);
     }
 
 private:
@@ -67,57 +52,104 @@ private:
         return found;
     }
 
-    void set_taps(const View& view, const Axis& across, const Axis& down, const ImageOutput& output) {
-        across_.set(across, view.left, output.width, view.mirrored);
-        down_.set(down, view.top, output.height, false);
-        pitch_ = whole_lines(3 * output.width + ROW_SLACK);
-        rows_.resize(static_cast<std::size_t>(down_.all().count * pitch_ + ROW_SLACK));
+    // `across` and `down` are as the pixels come.
+    void set_taps(Filter filter, const Region& box, double scale, const Region& scaled, const Window& across,
+                  const Window& down) {
+        across_.set({filter, box.left * scale - scaled.left, box.right * scale - scaled.left, scaled.width(),
+                     across.all},
+                    across.begin, across.count, across.mirrored);
+        down_.set({filter, box.top * scale - scaled.top, box.bottom * scale - scaled.top, scaled.height(),
+                   down.all},
+                  down.begin, down.count, down.mirrored);
+        pitch_ = whole_lines(3 * across.count + ROW_SLACK);
+    }
+
+    static Window across(const View& view, const ImageOutput& output) {
+        return {view.wide, view.left, output.width, view.mirrored};
+    }
+    static Window down(const View& view, const ImageOutput& output) {
+        return {view.high, view.top, output.height, false};
+    }
+
+    // Calls make_row(y) for each row of the view, which leaves its pixels in `line_`.
+    template <class MakeRow>
+    void put(const ImageOutput& output, MakeRow make_row) {
         line_.resize(static_cast<std::size_t>(whole_lines(3 * output.width + ROW_SLACK)));
         planes_.resize(static_cast<std::size_t>(3 * whole_lines(output.width)));
-    }
-
-    // The rows from this number on of those that the view is made of.
-    void take_rows(std::int64_t number, std::uint8_t* pixels, std::int64_t pitch, std::int64_t count,
-                   const ImageOutput& output) {
-        if (output.channels == 1)
-            for (std::int64_t y = 0; y < count; ++y) make_gray(pixels + y * pitch);
-        IMAGEN_FAST_BEST(resample_rows)
-        (across_, pixels, pitch, count, rows_.data() + number * pitch_, pitch_);
-    }
-
-    // All three channels have it.
-    void make_gray(std::uint8_t* pixels) {
-        for (std::uint8_t* p = pixels; p != pixels + 3 * across_.all().count; p += 3)
-            p[0] = p[1] = p[2] = luminance(p);
-    }
-
-    void put(const ImageOutput& output) {
         const RepeatedChannels repeated(output);
         for (std::int64_t y = 0; y < output.height; ++y) {
-            IMAGEN_FAST_BEST(resample_column)(down_, y, rows_.data(), pitch_, 3 * output.width, line_.data());
+            make_row(y);
             IMAGEN_FAST_BEST(put_row)(output, repeated, y, line_.data(), planes_.data());
         }
     }
 
-    void from_pixels(const Picture& picture, const View& view, Filter filter, const ImageOutput& output) {
-        check_view(view, {picture.width, picture.height}, output.width, output.height);
-        const Region& box = view.box;
-        set_taps(view, {filter, 0, static_cast<double>(box.width()), box.width(), view.wide},
-                 {filter, 0, static_cast<double>(box.height()), box.height(), view.high}, output);
-        const std::int64_t left = box.left + across_.all().first, count = across_.all().count;
-        line_of_pixels_.resize(static_cast<std::size_t>(3 * count + ROW_SLACK));
-        for (std::int64_t y = 0; y < down_.all().count; ++y) {
-            const std::int64_t row = box.top + down_.all().first + y;
-            // Copied, since what lies beyond the last row is not ours to read.
-            std::memcpy(line_of_pixels_.data(), picture.data + 3 * (row * picture.width + left),
-                        static_cast<std::size_t>(3 * count));
-            take_rows(y, line_of_pixels_.data(), 0, 1, output);
-        }
-        put(output);
+    // Pixels that come as the view has them: `each_rows(take)` calls take(number, pixels, pitch, count) for
+    // rows, each of which is resampled while it is in the cache.
+    template <class EachRows>
+    void lying(const ImageOutput& output, EachRows each_rows) {
+        rows_.resize(static_cast<std::size_t>(down_.all().count * pitch_ + ROW_SLACK));
+        each_rows(
+            [&](std::int64_t number, const std::uint8_t* pixels, std::int64_t pitch, std::int64_t count) {
+                IMAGEN_FAST_BEST(resample_rows)
+                (across_, pixels, pitch, count, rows_.data() + number * pitch_, pitch_);
+            });
+        put(output, [&](std::int64_t y) {
+            IMAGEN_FAST_BEST(resample_column)(down_, y, rows_.data(), pitch_, 3 * output.width, line_.data());
+        });
     }
 
-    // Each row is resampled while it is in the cache.
-    void from_rows(JpegSize stored, const View& view, const Resampling& resampling,
+    // Pixels whose columns are rows of the view. The view's rows are resampled first, as always, and so the
+    // columns of what comes: all of it has to be there.
+    template <class EachRows>
+    void standing(const ImageOutput& output, EachRows each_rows) {
+        const std::int64_t bytes = 3 * across_.all().count, pitch = whole_lines(bytes + ROW_SLACK);
+        whole_.resize(static_cast<std::size_t>(down_.all().count * pitch));
+        each_rows(
+            [&](std::int64_t number, const std::uint8_t* pixels, std::int64_t from, std::int64_t count) {
+                for (std::int64_t y = 0; y < count; ++y)
+                    std::memcpy(whole_.data() + (number + y) * pitch, pixels + y * from,
+                                static_cast<std::size_t>(bytes));
+            });
+        constexpr std::int64_t together = 4;
+        few_.resize(static_cast<std::size_t>(together * pitch));
+        rows_.resize(static_cast<std::size_t>(output.width * pitch_ + ROW_SLACK));
+        for (std::int64_t x = 0; x < output.width; x += together) {
+            const std::int64_t count = std::min(together, output.width - x);
+            for (std::int64_t i = 0; i < count; ++i) IMAGEN_FAST_BEST(resample_column)
+            (down_, x + i, whole_.data(), pitch, bytes, few_.data() + i * pitch);
+            IMAGEN_FAST_BEST(resample_rows)
+            (across_, few_.data(), pitch, count, rows_.data() + x * pitch_, pitch_);
+        }
+        put(output, [&](std::int64_t y) {
+            for (std::int64_t x = 0; x < output.width; ++x)
+                std::memcpy(line_.data() + 3 * x, rows_.data() + x * pitch_ + 3 * y, 3);
+        });
+    }
+
+    // All three channels have it.
+    static void make_gray(std::uint8_t* pixels, std::int64_t count) {
+        for (std::uint8_t* p = pixels; p != pixels + 3 * count; p += 3) p[0] = p[1] = p[2] = luminance(p);
+    }
+
+    void from_pixels(const Picture& picture, const View& view, Filter filter, const ImageOutput& output) {
+        check_view(view, {picture.width, picture.height}, output.width, output.height);
+        set_taps(filter, view.box, 1, view.box, across(view, output), down(view, output));
+        const std::int64_t left = view.box.left + across_.all().first, top = view.box.top + down_.all().first;
+        const std::int64_t count = across_.all().count;
+        line_of_pixels_.resize(static_cast<std::size_t>(3 * count + ROW_SLACK));
+        lying(output, [&](auto take) {
+            for (std::int64_t y = 0; y < down_.all().count; ++y) {
+                // Copied, since what lies beyond the last row is not ours to read.
+                std::memcpy(line_of_pixels_.data(), picture.data + 3 * ((top + y) * picture.width + left),
+                            static_cast<std::size_t>(3 * count));
+                if (output.channels == 1) make_gray(line_of_pixels_.data(), count);
+                take(y, line_of_pixels_.data(), 0, 1);
+            }
+        });
+    }
+
+    // Nothing is turned before it is small.
+    void from_file(JpegSize stored, int turn, const View& view, const Resampling& resampling,
                    const ImageOutput& output) {
         int eighths = scale(view, resampling);
         JpegSize scaled = reader_.scaled(eighths);
@@ -127,26 +159,33 @@ private:
             scaled = stored;
         }
         const double ratio = eighths / 8.0;
-        const Region box{
-            static_cast<std::int64_t>(std::floor(view.box.left * ratio)),
-            static_cast<std::int64_t>(std::floor(view.box.top * ratio)),
-            std::min(static_cast<std::int64_t>(std::ceil(view.box.right * ratio)), scaled.width),
-            std::min(static_cast<std::int64_t>(std::ceil(view.box.bottom * ratio)), scaled.height)};
-        set_taps(view,
-                 {resampling.filter, view.box.left * ratio - box.left, view.box.right * ratio - box.left,
-                  box.width(), view.wide},
-                 {resampling.filter, view.box.top * ratio - box.top, view.box.bottom * ratio - box.top,
-                  box.height(), view.high},
-                 output);
+        const Region part = stored_region(turn, stored, view.box);
+        const Region box{static_cast<std::int64_t>(std::floor(part.left * ratio)),
+                         static_cast<std::int64_t>(std::floor(part.top * ratio)),
+                         std::min(static_cast<std::int64_t>(std::ceil(part.right * ratio)), scaled.width),
+                         std::min(static_cast<std::int64_t>(std::ceil(part.bottom * ratio)), scaled.height)};
+        Window x = across(view, output), y = down(view, output);
+        if (turned(turn)) std::swap(x, y);
+        set_taps(resampling.filter, part, ratio, box, from_right(turn) ? x.from_the_end() : x,
+                 from_below(turn) ? y.from_the_end() : y);
+
         const std::int64_t left = box.left + across_.all().first, top = box.top + down_.all().first;
         reader_.start({left, top, left + across_.all().count, top + down_.all().count}, eighths);
-        for (std::int64_t row = 0; row < down_.all().count;) {
-            const JpegReader::Rows rows = reader_.rows(down_.all().count - row);
-            take_rows(row, rows.pixels, rows.pitch, rows.count, output);
-            row += rows.count;
-        }
-        reader_.finish();
-        put(output);
+        const auto each_rows = [&](auto take) {
+            for (std::int64_t row = 0; row < down_.all().count;) {
+                const JpegReader::Rows rows = reader_.rows(down_.all().count - row);
+                if (output.channels == 1)
+                    for (std::int64_t i = 0; i < rows.count; ++i)
+                        make_gray(rows.pixels + i * rows.pitch, across_.all().count);
+                take(row, rows.pixels, rows.pitch, rows.count);
+                row += rows.count;
+            }
+            reader_.finish();
+        };
+        if (turned(turn))
+            standing(output, each_rows);
+        else
+            lying(output, each_rows);
     }
 
     static int scale(const View& view, const Resampling& resampling) {
@@ -160,7 +199,7 @@ private:
     JpegReader reader_;
     Taps across_, down_;
     std::int64_t pitch_ = 0;
-    std::vector<std::uint8_t> rows_, line_, planes_, line_of_pixels_, upright_;
+    std::vector<std::uint8_t> rows_, line_, planes_, line_of_pixels_, whole_, few_;
 };
 
 // Calls work(decoder, i) for each picture, and notes what it throws.

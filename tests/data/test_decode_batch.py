@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 from pillow_views import FILTERS, by_pillow, nearly_the_same
 
 from imagen_fast.data import CenterCrop, CorruptImage, RandomResizedCrop, Views, decode_batch, decode_image
@@ -125,6 +125,22 @@ def test_an_orientation_is_applied(orientation, progressive):
         made = decode_batch([data], np.array([box]), (31, 22), dtype=torch.uint8)
         assert not made.failed
         nearly_the_same(made.pixels[0], by_pillow(data, box, (31, 22)))
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_what_is_turned_is_decoded_at_a_smaller_scale_too(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photograph(80, 60).resize((404, 320)), exif=exif)
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    box = np.array([[7, 20, turned.width - 31, turned.height - 5]])
+    given = {"crops": box, "size": (40, 33), "dtype": torch.uint8, "flip": np.array([True])}
+    made = decode_batch([data], dct_scaling=1.5, **given)
+    upright = decode_batch([encoded(turned, quality=100, subsampling=0)], dct_scaling=1.5, **given)
+    assert not made.failed
+    assert float((made.pixels.int() - upright.pixels.int()).abs().float().mean()) < 0.6
+    # At their full size they would be other pixels.
+    assert not torch.equal(made.pixels, decode_batch([data], **given).pixels)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -87,8 +87,8 @@ def decode_batch(
         channels: 3, RGB, or 1, gray as Pillow computes it.
         filter: `bilinear` or `bicubic`, both with antialiasing.
         dct_scaling: decode a JPEG at 1/8, 1/4 or 1/2 of its scale where at least so many pixels (1.0 or more)
-            are left for each that comes out. Faster for upright photographs of many megapixels; pixels then
-            differ from Pillow's. On the CPU only.
+            are left for each that comes out. Faster for photographs of many megapixels; pixels then differ
+            from Pillow's. On the CPU only.
         seed: of what the sampler and `flip` draw; None: something new each time.
         threads: None: as many as this process has processors.
         out: a contiguous tensor that is written instead of a new one.
