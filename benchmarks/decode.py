@@ -75,7 +75,7 @@ def contest(name: str, size: tuple[int, int], count: int, effort: Effort) -> Con
 
 
 def gpu_contest(name: str, size: tuple[int, int], count: int, effort: Effort) -> Contest:
-    absent = [absence for peer in (TORCHVISION, DALI) if (absence := peer.absence())]
+    absent = [absence for peer in (TORCHVISION, TORCHCODEC, DALI) if (absence := peer.absence())]
     case = f"decode {name} B{count} crop {SIDE} fp32, GPU"
     return Contest(case, "decode", partial(_gpu_contenders, case, size, count), effort, tuple(absent))
 
@@ -110,6 +110,8 @@ def _gpu_contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Co
     }
     if TORCHVISION.absence() is None:
         builds["torchvision.io on CUDA, v2"] = (gpu_image_pipelines.torchvision_cuda, OTHER)
+        if TORCHCODEC.absence() is None:
+            builds["TorchCodec on CUDA, v2"] = (gpu_image_pipelines.torchcodec_cuda, OTHER)
     if DALI.absence() is None:
         builds["DALI, mixed"] = (partial(gpu_image_pipelines.dali_cuda, threads=threads), OTHER)
     for name, (build, bound) in builds.items():

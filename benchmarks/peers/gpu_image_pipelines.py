@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -12,16 +13,28 @@ from imagen_fast.benchmarks.peers.image_pipelines import MEAN, STD, Pipeline, Wo
 
 
 def torchvision_cuda(work: Work) -> Pipeline:
-    """torchvision's decoder for a whole batch, and its transforms of uint8 tensors on the device."""
+    """torchvision's decoder, deprecated since 0.29, and its transforms of uint8 tensors."""
     from torchvision.io import ImageReadMode, decode_jpeg
+
+    return _with_v2(work, partial(decode_jpeg, mode=ImageReadMode.RGB, device="cuda"))
+
+
+def torchcodec_cuda(work: Work) -> Pipeline:
+    """The decoder that torchvision points to now, and torchvision's transforms."""
+    from torchcodec.decoders import decode_jpeg
+
+    return _with_v2(work, partial(decode_jpeg, device="cuda"))
+
+
+def _with_v2(work: Work, decode: Callable[[list[Tensor]], list[Tensor]]) -> Pipeline:
+    """`decode` makes RGB on the device of the bytes of a whole batch; the transforms follow there."""
     from torchvision.transforms.v2 import functional
 
     encoded = [torch.from_numpy(np.frombuffer(data, np.uint8).copy()) for data in work.images]
     levels = torch.empty(len(encoded), 3, work.side, work.side, dtype=torch.uint8, device="cuda")
 
     def run() -> Tensor:
-        images = decode_jpeg(encoded, mode=ImageReadMode.RGB, device="cuda")
-        for i, (image, box) in enumerate(zip(images, work.boxes.tolist(), strict=True)):
+        for i, (image, box) in enumerate(zip(decode(encoded), work.boxes.tolist(), strict=True)):
             left, top, right, bottom = box
             view = functional.resized_crop(
                 image, top, left, bottom - top, right - left, [work.side, work.side], antialias=True

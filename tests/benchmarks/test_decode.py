@@ -81,7 +81,8 @@ def test_boxes_lie_within_the_images():
 
 
 def test_on_a_gpu_there_are_contenders_of_its_own(monkeypatch):
-    for name in ("TORCHVISION", "DALI"):
+    peers = ("TORCHVISION", "TORCHCODEC", "DALI")
+    for name in peers:
         monkeypatch.setattr(decode, name, replace(getattr(decode, name), module="torch"))
     small, large = decode.contests(torch.device("cuda"), quick=False)
     assert (small.name, large.name) == (
@@ -89,11 +90,12 @@ def test_on_a_gpu_there_are_contenders_of_its_own(monkeypatch):
         "decode 2048x1536 B64 crop 224 fp32, GPU",
     )
     names = [contender.implementation for contender in small.contenders()]
-    assert names == [OURS, f"{OURS}, two decoders", "torchvision.io on CUDA, v2", "DALI, mixed"]
-    for name in ("TORCHVISION", "DALI"):
+    theirs = ["torchvision.io on CUDA, v2", "TorchCodec on CUDA, v2", "DALI, mixed"]
+    assert names == [OURS, f"{OURS}, two decoders", *theirs]
+    for name in peers:
         monkeypatch.setattr(decode, name, replace(getattr(decode, name), module="no_such_module_here"))
     (quick,) = decode.contests(torch.device("cuda"), quick=True)
-    assert [absence.peer for absence in quick.absent] == ["torchvision", "DALI"]
+    assert [absence.peer for absence in quick.absent] == ["torchvision", "TorchCodec", "DALI"]
     assert len(list(quick.contenders())) == 2
 
 

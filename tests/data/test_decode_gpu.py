@@ -187,7 +187,7 @@ def test_two_decoders_in_two_threads():
         assert all(pool.map(work, range(2)))
 
 
-def test_memory_does_not_grow():
+def test_memory_does_not_grow_over_100_000_images():
     images = [encoded(photograph(200 + 10 * (i % 7), 150, i), progressive=i % 8 == 0) for i in range(200)]
     rng = np.random.default_rng(0)
 
@@ -204,4 +204,4 @@ def test_memory_does_not_grow():
 
     early = used_after(2_000)
     # What nvJPEG grew to for the largest of them by chance may come later: less than a decoder takes.
-    assert used_after(20_000) - early <= 32 << 20
+    assert used_after(98_000) - early <= 32 << 20
