@@ -36,7 +36,9 @@ from imagen_fast.data.decode.batch import processors
 QUICK = Effort(warmup=1, least=3, most=9, seconds=5)
 FULL = Effort(warmup=1, least=7, most=30, seconds=60)
 
-SIDE, SHARDS = 224, 8
+SIDE = 224
+# Each worker of the package webdataset needs one of its own.
+SHARDS = max(8, processors())
 SCALE, RATIO = (0.2, 1.0), (3 / 4, 4 / 3)
 # Batches for each core, so that none waits long for the last; how many images are different, which nobody
 # can tell.

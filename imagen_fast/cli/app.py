@@ -263,4 +263,5 @@ def _tell_fitted(fitted: FitResult) -> None:
 
 def _tell_failed(failed: list[tuple[str, str]], folder: Path) -> None:
     if failed:
-        print(f"{len(failed)} images could not be read and were skipped; {folder / 'failed.json'} lists them")
+        what = f"{len(failed)} images or shards could not be read, or not to their end"
+        print(f"{what}; {folder / 'failed.json'} lists them")

@@ -32,7 +32,7 @@ class NoLabels(DataError):
     def of(cls, name: str) -> Self:
         return cls(
             f"{name!r} has no labels; they come from two or more subfolders that hold all the images, "
-            "from a cls file for every image in the shards, or from a ClassLabel column"
+            "from a class number in a cls file for every image in the shards, or from a ClassLabel column"
         )
 
 

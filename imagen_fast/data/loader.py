@@ -1,12 +1,13 @@
 """Batches of a source as training takes them, each a pure function of (seed, step)."""
 
 import itertools
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, NoReturn, Self
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from imagen_fast.data.sources import Source
 from imagen_fast.data.under_way import UnderWay
 from imagen_fast.errors import InvalidInput
 
+_ONE_PROCESS: Final = "a loader belongs to the process that made it; make one in each process"
+
 
 class Loader:
     """An endless stream of batches that continues exactly from any step, and finite passes over it.
@@ -30,8 +33,9 @@ class Loader:
     be decoded is replaced by the next good one in its epoch's order and listed in `failed`. Neither the
     number of threads nor where the stream was entered changes any bit.
 
-    `for batch in loader` is one pass, the `len(loader)` steps of an epoch; each further pass is the next
-    epoch. `state_dict` tells where it is, in the middle of a pass too, and the first pass after
+    `for batch in loader` is one pass: `len(loader)` steps of the stream, as many images as the source has and
+    what is missing to a whole batch, so that passes drift from epochs by less than a step each; use `once` to
+    validate. `state_dict` tells where it is, in the middle of a pass too, and the first pass after
     `load_state_dict` goes on from there, so that it serves as the data loader of a plain PyTorch loop, of
     Lightning, and, with `as_dicts`, of transformers' Trainer, in its `get_train_dataloader`.
 
@@ -54,9 +58,12 @@ class Loader:
         ahead: batches under way beyond the one that is waited for.
 
     Attributes:
-        steps_per_epoch: steps in which every image is seen at least once.
+        steps_per_epoch: steps that take at least as many images as there are.
         mean, std: per channel, on the scale 0..1, for the channels that come out.
-        waited: seconds that callers have spent waiting for batches so far.
+        waited: seconds that callers have spent waiting for batches so far. More than a GPU was idle, since it
+            works while the host waits.
+
+    A loader belongs to the process that made it: it has threads, which neither a fork nor pickle can copy.
 
     Raises `InvalidInput` for a number out of range, and `AllCorrupt`, when a batch is asked for, where not
     one image can be decoded.
@@ -81,6 +88,10 @@ class Loader:
         world: int | None = None,
         ahead: int = 2,
     ) -> None:
+        if not isinstance(source, Source):
+            raise InvalidInput(
+                f"source must be a Source, which open_source makes of a path, not {type(source).__name__}"
+            )
         rank, world = _place(rank, world)
         _at_least(1, batch_size=batch_size, size=size, threads=1 if threads is None else threads, world=world)
         _at_least(0, seed=seed, rank=rank, ahead=ahead)
@@ -109,6 +120,7 @@ class Loader:
         # Steps: where the next pass begins, and how far the caller has come.
         self._next = self._step = 0
         self._waited_in_loops = self._computed = 0.0
+        self._process, self._closed = os.getpid(), False
         self._pool = ThreadPoolExecutor(threads or processors(), thread_name_prefix="imagen-fast-data")
 
     @property
@@ -125,7 +137,7 @@ class Loader:
 
     def at(self, step: int) -> Batch:
         """The batch of one step of the stream."""
-        return self._wait(self._start(step))[0]
+        return self._wait(self._start(step))
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """The batches from `start_step` on, without end; the next ones are decoded meanwhile."""
@@ -181,13 +193,16 @@ class Loader:
         The batches that follow are the same bit for bit if its arguments are. Raises `InvalidInput` where
         the step of `state` is no step of this loader's stream.
         """
+        step = state.get("step") if isinstance(state, dict) else None
+        if not isinstance(step, int) or step < 0:
+            raise InvalidInput(f"the state must be what state_dict returns, with a step, not {state!r}")
         for name, value in self._identity().items():
             if state.get(name) != value:
                 raise InvalidInput(
                     f"the state is of another stream: {name.replace('_', ' ')} was {state.get(name)}, "
                     f"now {value}"
                 )
-        self.seek(state["step"])
+        self.seek(step)
 
     def _identity(self) -> dict[str, int]:
         return {
@@ -196,8 +211,12 @@ class Loader:
             "seed": self.seed,
         }
 
+    def __reduce__(self) -> NoReturn:
+        raise InvalidInput(_ONE_PROCESS)
+
     def close(self) -> None:
         """End the threads; no batch can be asked for afterwards."""
+        self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:
@@ -216,19 +235,28 @@ class Loader:
         return self._under_way(self._assembler.stream(first, self.batch_size))
 
     def _under_way(self, work: Work) -> UnderWay[Sent]:
+        if os.getpid() != self._process:
+            raise InvalidInput(_ONE_PROCESS)
+        if self._closed:
+            raise InvalidInput("the loader was closed")
         send = Sent if self._transfer is None else self._transfer.send
         return UnderWay(self._pool, work.parts, lambda: send(work.finish()))
 
     def _prefetch(self, starts: Iterator[UnderWay[Sent]]) -> Iterator[Batch]:
         """Keep `ahead` batches under way beyond the one that is waited for."""
         started: deque[UnderWay[Sent]] = deque()
+        came = time.perf_counter()  # when the caller last did
 
         def hand_out() -> Iterator[Batch]:
-            batch, seconds = self._wait(started.popleft())
-            self._waited_in_loops += seconds
-            begin = time.perf_counter()
-            yield batch
-            self._computed += time.perf_counter() - begin
+            nonlocal came
+            batch = self._wait(started.popleft())
+            left = time.perf_counter()
+            self._waited_in_loops += left - came
+            try:
+                yield batch
+            finally:  # it may leave the loop here
+                came = time.perf_counter()
+                self._computed += came - left
 
         try:
             for batch in starts:
@@ -241,18 +269,15 @@ class Loader:
             for batch in started:
                 batch.cancel()
 
-    def _wait(self, batch: UnderWay[Sent]) -> tuple[Batch, float]:
-        """The batch, and the seconds that it was waited for."""
+    def _wait(self, batch: UnderWay[Sent]) -> Batch:
         begin = time.perf_counter()
         try:
-            made = batch.result().receive()
+            return batch.result().receive()
         except BaseException:
             batch.cancel()
             raise
         finally:
-            seconds = time.perf_counter() - begin
-            self.waited += seconds
-        return made, seconds
+            self.waited += time.perf_counter() - begin
 
 
 def _place(rank: int | None, world: int | None) -> tuple[int, int]:
@@ -290,5 +315,8 @@ def _statistics(source: Source, channels: int) -> tuple[tuple[float, ...], tuple
 
 def _at_least(least: int, **values: int) -> None:
     for name, value in values.items():
+        name = name.replace("_", " ")
+        if not isinstance(value, int | np.integer):
+            raise InvalidInput(f"{name} must be a whole number, not {value!r}")
         if value < least:
-            raise InvalidInput(f"{name.replace('_', ' ')} must be at least {least}, not {value}")
+            raise InvalidInput(f"{name} must be at least {least}, not {value}")

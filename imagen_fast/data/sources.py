@@ -133,10 +133,17 @@ class FolderSource(Source):
                 others += 1
         if not files:
             held = f"its {others} files are none" if others else "it is empty"
+            if any(folder.glob("*.tar")):
+                held += f"; give its shards as {str(folder / '*.tar')!r}"
             raise NoImages(f"data folder {str(folder)!r} holds no JPEG, PNG or WebP image: {held}")
         labels, classes = _folder_labels(files)
         return cls(
-            name=str(folder), root=folder, files=tuple(files), others=others, labels=labels, classes=classes
+            name=str(folder),
+            root=folder.absolute(),
+            files=tuple(files),
+            others=others,
+            labels=labels,
+            classes=classes,
         )
 
     def __len__(self) -> int:

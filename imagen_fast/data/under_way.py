@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Generic, TypeVar
 
+from imagen_fast.errors import InvalidInput
+
 T = TypeVar("T")
 
 
@@ -15,6 +17,8 @@ class UnderWay(Generic[T]):
         self._finish, self._left, self._lock = finish, len(parts), threading.Lock()
         self._made: Future[T] = Future()
         self._tasks = [pool.submit(self._run, part) for part in parts]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
 
     def result(self) -> T:
         """Wait for it. An exception of a thread comes out here."""
@@ -25,6 +29,15 @@ class UnderWay(Generic[T]):
         for task in self._tasks:
             task.cancel()
 
+    def _ended(self, task: Future[None]) -> None:
+        if task.cancelled():
+            self._fail(InvalidInput("the loader was closed, and what it had under way is lost"))
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            if not self._made.done():
+                self._made.set_exception(error)
+
     def _run(self, part: Callable[[], None]) -> None:
         try:
             part()
@@ -34,6 +47,4 @@ class UnderWay(Generic[T]):
                     return
             self._made.set_result(self._finish())
         except BaseException as error:
-            with self._lock:
-                if not self._made.done():
-                    self._made.set_exception(error)
+            self._fail(error)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 
 from imagen_fast.data.errors import BrokenShard, NoImages, TooFewImages
-from imagen_fast.data.sources import Source, numbered_classes
+from imagen_fast.data.sources import MOST_CLASSES, Source, numbered_classes
 from imagen_fast.data.tar_index import Member, TarError, TarFile
 
 # The first of these that a sample has is its image.
@@ -32,8 +32,8 @@ class TarSource(Source):
     """Images in tar shards: files of a sample stand together under one key, `n/0017.jpg` and `n/0017.cls`.
 
     A key is the path up to the first dot of the last name in it (WebDataset's convention). The image is the
-    member `jpg`, `jpeg`, `png`, `webp`, `gif` or `bmp`; the label is the integer that `cls` holds in ASCII,
-    if every image has one. All else is left alone: nothing is extracted, and nothing is unpickled.
+    member `jpg`, `jpeg`, `png`, `webp`, `gif` or `bmp`; the label is the number of a class that `cls` holds
+    in ASCII, if every image has one. All else is left alone: nothing is extracted, and nothing is unpickled.
 
     At opening the headers are walked once, as DALI does where it is given no index file; after that each
     image is one read at a known place. `shards` numbers the file of each image: the loader shuffles such a
@@ -55,9 +55,9 @@ class TarSource(Source):
             shards: a path, a glob (`shards/*.tar`), WebDataset's braces (`train-{000000..000012}.tar`), or
                 a list of any of those; their order is that of the source.
 
-        A shard that breaks off is used up to its last whole sample; where, and what samples have no image, is
-        in `unusable`. Raises `BrokenShard` where one is not there, is compressed, is no tar file, or holds a
-        file twice or a label that is no number; `NoImages` where not one image is found.
+        A shard that breaks off is used up to the last sample that another one follows; which, and what
+        samples have no image, is in `unusable`. Raises `BrokenShard` where one is not there, is compressed,
+        is no tar file or holds a file twice; `NoImages` where not one image is found.
         """
         names = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
         paths = [path for name in names for path in _expand(os.path.expanduser(os.fspath(name)))]
@@ -208,9 +208,11 @@ def _index(path: str, shard: str) -> _Index:
                 "decompress it first (JPEGs gain nothing from it)"
             )
     if not start:
-        raise BrokenShard(f"shard {path!r} is an empty file")
+        return _Index(_stamp(file), [], [(shard, "the shard is an empty file")])
     found: dict[str, dict[str, Member]] = {}  # of each key the members by extension
     unusable: list[tuple[str, str]] = []
+    broken: TarError | None = None
+    member = None
     try:
         for member in file.members():
             folder, _, last = member.name.rpartition("/")
@@ -225,11 +227,11 @@ def _index(path: str, shard: str) -> _Index:
                 )
             parts[extension.lower()] = member
     except TarError as error:
+        if member is None:
+            raise BrokenShard(f"shard {path!r} is no tar file: {error}") from error
+        broken = error
         if found:
             found.popitem()  # of which more may have followed
-        if not found:
-            raise BrokenShard(f"shard {path!r} is no tar file with a whole sample: {error}") from error
-        unusable.append((shard, f"the shard is used up to where it breaks off: {error}"))
     samples = []
     for key, parts in found.items():
         kind = next((kind for kind in EXTENSIONS if kind in parts), None)
@@ -238,17 +240,17 @@ def _index(path: str, shard: str) -> _Index:
             unusable.append((f"{shard}/{key.lstrip('/')}", f"the sample has no image, only {held}"))
             continue
         image = parts[kind]
-        label = _label(file, path, parts[LABEL]) if LABEL in parts else None
+        label = _label(file, parts[LABEL]) if LABEL in parts else None
         samples.append(_Sample(image.name, image.offset, image.size, label))
+    if broken is not None:
+        used = f"{len(samples)} images of the shard are used" if samples else "no image of the shard is used"
+        unusable.append((shard, f"{used}, what follows is lost: {broken}"))
     return _Index(_stamp(file), samples, unusable)
 
 
-def _label(file: TarFile, path: str, member: Member) -> int:
+def _label(file: TarFile, member: Member) -> int | None:
+    """None where it is no number of a class: whoever needs labels will say so."""
     size = min(member.size, 20)
     text = (member.head[:size] if len(member.head) >= size else file.read(member.offset, size)).strip()
-    if not re.fullmatch(rb"\d{1,18}", text):
-        raise BrokenShard(
-            f"{member.name!r} in shard {path!r} must hold a class as a whole number in ASCII, "
-            f"not {text.decode('ascii', 'replace')!r}"
-        )
-    return int(text)
+    label = int(text) if re.fullmatch(rb"\d{1,18}", text) else MOST_CLASSES
+    return label if label < MOST_CLASSES else None

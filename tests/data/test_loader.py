@@ -1,4 +1,6 @@
 import itertools
+import os
+import pickle
 import threading
 
 import numpy as np
@@ -60,6 +62,14 @@ def test_any_step_at_any_thread_count_is_bitwise_the_same(source_and_size):
             assert same(loader.at(5), stream[5])
     with Loader(source, 24, size, augment, seed=8, threads=2) as loader:
         assert not torch.equal(loader.at(0).images, stream[0].images)
+
+
+def test_an_image_is_cropped_anew_each_time_it_is_seen():
+    """In another place of a batch, another thread's part of it, another epoch."""
+    one = open_source("photos", tile=48).subset([7])
+    with Loader(one, 40, 24, Augmentation(crop=RandomResizedCrop()), threads=2) as loader:
+        seen = torch.cat([loader.at(step).images for step in range(2)])
+    assert len(seen.flatten(1).unique(dim=0)) > 75
 
 
 def test_what_a_batch_is(source_and_size):
@@ -247,6 +257,30 @@ def test_closing_leaves_no_threads(folder):
     assert ours() <= before
 
 
+def test_a_loader_stays_in_its_process(folder):
+    sentence = "a loader belongs to the process that made it"
+    with Loader(open_source(folder), 4, 32, threads=2) as loader:
+        loader.at(0)
+        with pytest.raises(InvalidInput, match=sentence):
+            pickle.dumps(loader)
+        child = os.fork()
+        if not child:
+            try:
+                loader.at(1)
+            except InvalidInput as error:
+                os._exit(0 if sentence in str(error) else 2)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_batch_asked_of_a_closed_loader_is_one_sentence(folder):
+    with Loader(open_source(folder), 4, 32, threads=1) as loader:
+        batches = iter(loader)
+        next(batches)
+    with pytest.raises(InvalidInput, match="the loader was closed"):
+        list(batches)
+
+
 def test_numbers_out_of_range_are_refused():
     source = open_source("digits").subset([0])
     for options, sentence in [
@@ -255,6 +289,9 @@ def test_numbers_out_of_range_are_refused():
         ({"threads": 0}, "threads must be at least 1, not 0"),
         ({"seed": -1}, "seed must be at least 0, not -1"),
         ({"channels": 4}, "channels must be 1 or 3, not 4"),
+        ({"batch_size": 2.5}, "batch size must be a whole number, not 2.5"),
+        ({"size": (8, 8)}, r"size must be a whole number, not \(8, 8\)"),
+        ({"source": "digits"}, "source must be a Source, which open_source makes of a path, not str"),
     ]:
         with pytest.raises(InvalidInput, match=sentence):
             Loader(**{"source": source, "batch_size": 1, "size": 8} | options)

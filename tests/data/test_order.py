@@ -60,6 +60,13 @@ def test_shards_and_images_are_mixed():
     assert places.max() > 4000
 
 
+def test_the_window_that_is_used_mixes_shards_of_a_thousand():
+    source = source_of([1000] * 20)
+    epoch = Order(source, 0, True).epoch(0)
+    assert len(set(source.shards[epoch[8000:8064]])) >= 4
+    assert (np.abs(np.diff(epoch)) == 1).mean() < 0.01
+
+
 def test_unshuffled_it_is_the_sources():
     assert Order(source_of([3, 4]), 0, False).epoch(5).tolist() == list(range(7))
 

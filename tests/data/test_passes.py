@@ -88,6 +88,9 @@ def test_a_state_of_another_stream_is_refused(loader):
             loader.load_state_dict(loader.state_dict() | changes)
     with pytest.raises(InvalidInput, match="images was None"):
         loader.load_state_dict({"step": 3})
+    for state in ({}, None, {"step": 2.5}, {"step": -1}):
+        with pytest.raises(InvalidInput, match="the state must be what state_dict returns"):
+            loader.load_state_dict(state)
     with pytest.raises(InvalidInput, match="epoch must be at least 0, not -1"):
         loader.set_epoch(-1)
 
@@ -191,6 +194,11 @@ def test_the_share_of_the_time_that_was_waited(folder, monkeypatch):
         for _ in loader:
             time.sleep(0.05)  # long enough for what is ahead
         assert loader.wait_share < 0.5
+    with Loader(source, 4, 16, threads=1) as loader:
+        for _ in loader:
+            time.sleep(0.2)
+            break
+        assert loader.wait_share < 0.9  # a loop that was left counts too
     read = type(source).encoded
     monkeypatch.setattr(type(source), "encoded", lambda self, index: time.sleep(0.01) or read(self, index))
     with Loader(source, 4, 16, threads=1) as loader:

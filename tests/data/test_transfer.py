@@ -1,6 +1,7 @@
 """Batches on their way to a GPU: what is asked of it in which order; and that they arrive whole."""
 
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from imagen_fast.data import Augmentation, Batch, Loader, open_source
 from imagen_fast.data.batch import Sent, Transfer
 from imagen_fast.data.under_way import UnderWay
+from imagen_fast.errors import InvalidInput
 
 gpu = [
     pytest.mark.gpu,
@@ -86,6 +88,7 @@ class Here:
 
     def submit(self, task, *arguments):
         self.tasks.append(lambda: task(*arguments))
+        return Future()
 
 
 def test_the_last_part_to_end_makes_the_result():
@@ -96,6 +99,17 @@ def test_the_last_part_to_end_makes_the_result():
         assert not work._made.done()
     pool.tasks[1]()
     assert work.result() == [2, 0, 1]
+
+
+def test_what_a_closed_pool_had_under_way_is_lost_and_says_so():
+    with ThreadPoolExecutor(1) as pool:
+        busy = threading.Event()
+        pool.submit(busy.wait, 10)
+        work = UnderWay(pool, [lambda: None], lambda: 1)
+        pool.shutdown(wait=False, cancel_futures=True)
+        with pytest.raises(InvalidInput, match="the loader was closed"):
+            work.result()
+        busy.set()
 
 
 def test_the_first_failure_is_the_result():

@@ -125,7 +125,8 @@ void compare_with_library(const std::uint8_t* data, std::size_t size, int eighth
     const std::string expected = decode(false, data, size, eighths, region, other);
     // The library reads a little beyond a region, and may find fault with that.
     if (!failure.empty() && expected.empty()) differ("whether the file is whole: " + failure);
-    if (one != other) differ("a pixel");
+    // Of a broken file the library's pixels need not be the same twice.
+    if (failure.empty() && one != other) differ("a pixel");
     use_instruction_set(best);
 }
 
