@@ -16,6 +16,9 @@ struct Region {
     std::int64_t height() const { return bottom - top; }
 };
 
+// So many rows of a JPEG come at a time at most: a row of blocks, whichever the sampling of colour.
+constexpr std::int64_t MOST_JPEG_ROWS = 16;
+
 // Bytes that may be read beyond the last pixel of a decoded row.
 constexpr std::int64_t JPEG_ROW_SLACK = 64;
 

@@ -12,8 +12,6 @@ namespace {
 #define IMAGEN_FAST_BASELINE(kernel) \
     (instruction_set() >= InstructionSet::avx512 ? avx512::kernel : avx2::kernel)
 
-constexpr std::int64_t MOST_LINES = 16;
-
 constexpr std::int64_t over(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // The nearest row of colours at half the height, and the one that is a quarter of the result.
@@ -169,7 +167,7 @@ bool BaselineDecoder::start(const BaselineImage& image, const Region& region, in
         // Interpolation looks from one row of MCUs into the next.
         plane.rows = 2 * plane.mcu_height;
         plane.pixels.resize(static_cast<std::size_t>(plane.rows * plane.pitch + slack));
-        wide_[c].resize(static_cast<std::size_t>(region.width() + 2 * slack));
+        widened_[c].resize(static_cast<std::size_t>(region.width() + 2 * slack));
     }
     for (int b = 0; b < layout_.blocks; ++b) {
         McuBlock& block = layout_.block[b];
@@ -177,10 +175,10 @@ bool BaselineDecoder::start(const BaselineImage& image, const Region& region, in
         block.offset = (block.row * component.pitch + block.column) * component.side;
     }
     pitch_ = over(region.width(), 16) * 48 + JPEG_ROW_SLACK;
-    lines_.resize(static_cast<std::size_t>(pitch_ * MOST_LINES));
+    lines_.resize(static_cast<std::size_t>(pitch_ * MOST_JPEG_ROWS));
     // Gray is a colour whose other components are in the middle.
     if (components_ == 1)
-        for (int c : {1, 2}) wide_[c].assign(static_cast<std::size_t>(region.width() + 16), 128);
+        for (int c : {1, 2}) widened_[c].assign(static_cast<std::size_t>(region.width() + 16), 128);
     return true;
 }
 
@@ -236,23 +234,23 @@ const std::uint8_t* BaselineDecoder::row_of(int c, std::int64_t y) {
     const std::int64_t first = region_.left / 2, count = (region_.right - 1) / 2 + 1 - first;
     const std::int64_t at = first - plane.left;
     if (plane.high) {
-        IMAGEN_FAST_BASELINE(widen)(plane.row(y) + at, count, wide_[c].data());
+        IMAGEN_FAST_BASELINE(widen)(plane.row(y) + at, count, widened_[c].data());
     } else {
         const Between rows = between(y, plane.height);
         IMAGEN_FAST_BASELINE(widen_between)
-        (plane.row(rows.near) + at, plane.row(rows.further) + at, count, wide_[c].data());
+        (plane.row(rows.near) + at, plane.row(rows.further) + at, count, widened_[c].data());
     }
-    return wide_[c].data() + region_.left % 2;
+    return widened_[c].data() + region_.left % 2;
 }
 
 std::int64_t BaselineDecoder::rows(std::int64_t most) {
-    const std::int64_t count = std::min({most, MOST_LINES, region_.bottom - next_row_});
+    const std::int64_t count = std::min({most, MOST_JPEG_ROWS, region_.bottom - next_row_});
     for (std::int64_t i = 0; i < count; ++i, ++next_row_) {
         while (!broken_ && next_mcu_row_ <= mcu_row(next_row_)) broken_ = !decode_mcu_row();
         if (broken_) return i;
         const std::uint8_t* luma = row_of(0, next_row_);
-        const std::uint8_t* blue = components_ == 1 ? wide_[1].data() : row_of(1, next_row_);
-        const std::uint8_t* red = components_ == 1 ? wide_[2].data() : row_of(2, next_row_);
+        const std::uint8_t* blue = components_ == 1 ? widened_[1].data() : row_of(1, next_row_);
+        const std::uint8_t* red = components_ == 1 ? widened_[2].data() : row_of(2, next_row_);
         IMAGEN_FAST_BASELINE(to_rgb)(luma, blue, red, region_.width(), lines_.data() + i * pitch_);
     }
     return count;

@@ -83,7 +83,7 @@ private:
     bool broken_;
     std::int64_t first_mcu_row_, first_mcu_, last_mcu_;  // what is kept
     Plane planes_[MOST_COMPONENTS];
-    std::vector<std::uint8_t> wide_[MOST_COMPONENTS], lines_;
+    std::vector<std::uint8_t> widened_[MOST_COMPONENTS], lines_;
     std::int64_t pitch_ = 0;
 };
 

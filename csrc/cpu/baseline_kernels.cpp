@@ -45,7 +45,7 @@ constexpr std::array<std::uint8_t, MOST_NUMBER> places() {
 constexpr auto PLACES = places();
 
 struct alignas(64) Block {
-    std::int16_t coefficients[64 + 32];
+    std::int16_t coefficients[NOWHERE + 1];
 
     void clear() {
         for (int i = 0; i < 64; i += 16)

@@ -19,9 +19,6 @@ namespace imagen_fast {
 
 namespace {
 
-// A row of blocks, whichever the sampling of colour.
-constexpr std::int64_t MOST_ROWS = 16;
-
 struct Errors {
     jpeg_error_mgr base;
     std::jmp_buf jump;
@@ -134,9 +131,12 @@ struct JpegReader::Codec {
         constexpr std::int64_t narrowest = 16;
         const std::int64_t left = std::max<std::int64_t>(0, std::min(region.left - 1, width - narrowest));
         const std::int64_t right = std::min(width, std::max(region.right + 1, left + narrowest));
-        JDIMENSION origin = static_cast<JDIMENSION>(left);
-        if (left > 0 || right < width) {
+        // At smaller scales the library would take colour of a quarter of the resolution from a wrong place.
+        const bool crops = codec.scale_num == 8 || codec.max_h_samp_factor * codec.max_v_samp_factor <= 4;
+        JDIMENSION origin = 0;
+        if (crops && (left > 0 || right < width)) {
             JDIMENSION span = static_cast<JDIMENSION>(right - left);
+            origin = static_cast<JDIMENSION>(left);
             jpeg_crop_scanline(&codec, &origin, &span);
         }
         offset = (region.left - static_cast<std::int64_t>(origin)) * 3;
@@ -147,7 +147,7 @@ struct JpegReader::Codec {
 
     bool read(std::int64_t count) {
         if (setjmp(errors.jump)) return false;
-        JSAMPROW to[MOST_ROWS];
+        JSAMPROW to[MOST_JPEG_ROWS];
         for (std::int64_t i = 0; i < count; ++i) to[i] = lines.data() + i * pitch;
         // It may stop early, at the end of a row of blocks.
         for (read_ = 0; read_ < count;)
@@ -222,7 +222,7 @@ void JpegReader::start(const Region& region, int eighths) {
 void JpegReader::start_library() {
     Codec& c = *codec_;
     c.pitch = static_cast<std::int64_t>(c.codec.output_width) * 3 + JPEG_ROW_SLACK;
-    c.lines.resize(static_cast<std::size_t>(c.pitch * MOST_ROWS));
+    c.lines.resize(static_cast<std::size_t>(c.pitch * MOST_JPEG_ROWS));
     if (!c.start(c.region)) c.fail();
     if (!c.all_scans()) throw JpegError("the JPEG lacks some of its scans");
 }
@@ -237,7 +237,7 @@ JpegReader::Rows JpegReader::rows(std::int64_t most) {
         c.is_ours = false;
         start_library();
     }
-    const std::int64_t count = std::min({most, c.remaining, MOST_ROWS});
+    const std::int64_t count = std::min({most, c.remaining, MOST_JPEG_ROWS});
     if (!c.read(count)) c.fail();
     c.remaining -= count;
     return {c.lines.data() + c.offset, count, c.pitch};
@@ -249,6 +249,8 @@ void JpegReader::finish() {
     if (!codec_->ends())
         throw JpegError("no end marker follows the coded data: the JPEG is truncated, or goes on");
 }
+
+bool JpegReader::is_ours() const { return codec_->is_ours; }
 
 bool JpegReader::coefficients(std::vector<std::int16_t>& out) {
     BaselineImage plain;

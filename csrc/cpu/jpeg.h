@@ -52,6 +52,9 @@ public:
     // After the last row: raises where something was wrong with the file.
     void finish();
 
+    // For tests: whether our own decoder has the region that was started.
+    bool is_ours() const;
+
     // For tests: what our own decoder reads of the file that is open, all blocks in the order of coding, 64
     // numbers each, row by row. False where that decoder leaves the file to the library.
     bool coefficients(std::vector<std::int16_t>& out);

@@ -17,6 +17,7 @@ void JpegReader::start(const Region&, int) {}
 void JpegReader::start_library() {}
 JpegReader::Rows JpegReader::rows(std::int64_t) { return {}; }
 void JpegReader::finish() {}
+bool JpegReader::is_ours() const { return false; }
 bool JpegReader::coefficients(std::vector<std::int16_t>&) { return false; }
 
 }  // namespace imagen_fast

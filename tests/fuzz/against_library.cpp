@@ -70,26 +70,55 @@ bool library_coefficients(const std::uint8_t* data, std::size_t size, std::vecto
     return good;
 }
 
-// The reason of a failure, or nothing.
-std::string decode(bool ours, const std::uint8_t* data, std::size_t size, int eighths, const Region& region,
-                   std::vector<std::uint8_t>& out) {
+struct Decoded {
+    std::string failure;  // empty: none
+    bool ours = false;
+    std::vector<std::uint8_t> pixels;
+};
+Decoded decode(bool ours, const std::uint8_t* data, std::size_t size, int eighths, const Region& region) {
+    Decoded decoded;
     try {
         JpegReader reader(ours);
         reader.open(data, size);
         reader.start(region, eighths);
+        decoded.ours = reader.is_ours();
         const auto bytes = static_cast<std::size_t>(3 * region.width());
         for (std::int64_t left = region.height(); left > 0;) {
             const JpegReader::Rows rows = reader.rows(left);
-            for (std::int64_t i = 0; i < rows.count; ++i)
-                out.insert(out.end(), rows.pixels + i * rows.pitch, rows.pixels + i * rows.pitch + bytes);
+            for (std::int64_t i = 0; i < rows.count; ++i) {
+                const std::uint8_t* row = rows.pixels + i * rows.pitch;
+                decoded.pixels.insert(decoded.pixels.end(), row, row + bytes);
+            }
             left -= rows.count;
         }
         reader.finish();
     } catch (const JpegError& error) {
-        return error.what();
+        decoded.failure = error.what();
     }
-    return {};
+    return decoded;
 }
+
+std::vector<std::uint8_t> part_of(const std::vector<std::uint8_t>& image, std::int64_t width,
+                                  const Region& region) {
+    std::vector<std::uint8_t> part;
+    for (std::int64_t y = region.top; y < region.bottom; ++y) {
+        const auto row = image.begin() + 3 * (y * width + region.left);
+        part.insert(part.end(), row, row + 3 * region.width());
+    }
+    return part;
+}
+
+// Either of the sets that there are kernels for.
+class SomeInstructionSet {
+public:
+    explicit SomeInstructionSet(bool lesser) : best_(instruction_set()) {
+        if (lesser && best_ > InstructionSet::avx2) use_instruction_set(InstructionSet::avx2);
+    }
+    ~SomeInstructionSet() { use_instruction_set(best_); }
+
+private:
+    const InstructionSet best_;
+};
 
 }  // namespace
 
@@ -100,9 +129,7 @@ void compare_with_library(const std::uint8_t* data, std::size_t size, int eighth
     const auto below = [&draws](std::int64_t limit) {
         return static_cast<std::int64_t>(draws() % static_cast<std::uint64_t>(limit));
     };
-    // Either of the sets that there are kernels for.
-    const InstructionSet best = instruction_set();
-    if (best > InstructionSet::avx2 && below(2)) use_instruction_set(InstructionSet::avx2);
+    const SomeInstructionSet set(below(2));
 
     JpegReader reader;
     reader.open(data, size);
@@ -117,17 +144,25 @@ void compare_with_library(const std::uint8_t* data, std::size_t size, int eighth
     } catch (const JpegError&) {
         return;
     }
+    const Region whole{0, 0, image.width, image.height};
+    const Decoded all = decode(true, data, size, eighths, whole);
+    const Decoded expected = decode(false, data, size, eighths, whole);
+    if (all.failure.empty() != expected.failure.empty())
+        differ("whether the file is whole: '" + all.failure + "' and '" + expected.failure + "'");
+    if (plain && eighths == 8 && !all.ours) differ("who decodes");
+
     Region region{below(image.width), below(image.height), 0, 0};
     region.right = region.left + 1 + below(image.width - region.left);
     region.bottom = region.top + 1 + below(image.height - region.top);
-    std::vector<std::uint8_t> one, other;
-    const std::string failure = decode(true, data, size, eighths, region, one);
-    const std::string expected = decode(false, data, size, eighths, region, other);
-    // The library reads a little beyond a region, and may find fault with that.
-    if (!failure.empty() && expected.empty()) differ("whether the file is whole: " + failure);
-    // Of a broken file the library's pixels need not be the same twice.
-    if (failure.empty() && one != other) differ("a pixel");
-    use_instruction_set(best);
+    for (const bool by_us : {true, false}) {
+        const Decoded part = decode(by_us, data, size, eighths, region);
+        // What is broken may lie below the region; and of a broken file the library's pixels need not be the
+        // same twice.
+        if (!expected.failure.empty()) continue;
+        if (!part.failure.empty()) differ("whether a region is whole: " + part.failure);
+        if (part.pixels != part_of(expected.pixels, image.width, region)) differ("a pixel of a region");
+    }
+    if (expected.failure.empty() && all.pixels != expected.pixels) differ("a pixel");
 }
 
 }  // namespace imagen_fast

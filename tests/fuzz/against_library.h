@@ -5,8 +5,9 @@
 
 namespace imagen_fast {
 
-// Ends the process where our own decoder and libjpeg-turbo differ on this file: in a coefficient, in a pixel
-// of a region drawn from `seed` at `eighths` / 8 of the scale, or in whether it is decoded.
+// Ends the process where our own decoder and libjpeg-turbo's of the whole image differ on this file at
+// `eighths` / 8 of the scale: in a coefficient, in a pixel, in one of a region drawn from `seed` by either
+// decoder, or in whether it is decoded.
 void compare_with_library(const std::uint8_t* data, std::size_t size, int eighths, std::uint64_t seed);
 
 // Files of which our own decoder read every coefficient.

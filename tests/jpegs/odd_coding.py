@@ -278,3 +278,8 @@ def coefficients() -> Files:
         scan = coded(Scan((0,)).header(frame), [codes * 8], flat_codes)
         parts = SOI, quantisation({0: 1}), start_of_frame(frame), bytes(scan), EOI
         yield name, File(b"".join(parts), natively=name not in ("size-0", "dc-of-16-bits"))
+    # At a quarter of the scale an intermediate result has more than 16 bits.
+    codes = [(dc, 0, 0, 0), (ac, 0x11, 1, 1), (ac, 0, 0, 0)]
+    scan = coded(Scan((0,)).header(frame), [codes * 8], flat_codes)
+    parts = SOI, quantisation({0: 0x7FFF}, wide=True), start_of_frame(frame), bytes(scan), EOI
+    yield "steps-of-15-bits", File(b"".join(parts))
