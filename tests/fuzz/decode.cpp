@@ -122,7 +122,7 @@ bool decode(const Bytes& bytes, const Bytes& neighbour, bool all) {
     view.mirrored = below(2);
     for (int eighths = 1; eighths <= 8; eighths *= 2)
         if (all || below(4) == 0)
-            imagen_fast::compare_with_library(picture.data, picture.size, eighths, draws());
+            imagen_fast::compare_with_library(picture.data, picture.size, eighths, all ? 10 : 1, draws());
     if (all) {
         output.width = output.height = view.wide = view.high = 60;  // any patch divides it
         view.left = view.top = 0;
@@ -143,7 +143,9 @@ bool decode(const Bytes& bytes, const Bytes& neighbour, bool all) {
         return std::pair(failures.back(), Bytes(out.end() - count, out.end()));
     };
     const auto alone = run({picture});
-    if (run({{other.data.get(), other.size}, picture}) != alone || run({picture, picture}) != alone) {
+    const imagen_fast::Picture before{other.data.get(), other.size};
+    // Twice, since what is the same as before may be taken from there.
+    if (run({before, picture}) != alone || run({before, picture, picture}) != alone) {
         std::fprintf(stderr, "a neighbour changes what becomes of a file\n");
         std::abort();
     }
