@@ -16,6 +16,7 @@ from imagen_fast.data.assembly import Assembler, Form, Work
 from imagen_fast.data.augment import Augmentation, augmentation_for
 from imagen_fast.data.batch import Batch, Sent, Transfer
 from imagen_fast.data.decode.batch import processors
+from imagen_fast.data.device import checked_device
 from imagen_fast.data.order import Order
 from imagen_fast.data.sources import Source
 from imagen_fast.data.under_way import UnderWay
@@ -65,7 +66,7 @@ class Loader:
 
     A loader belongs to the process that made it: it has threads, which neither a fork nor pickle can copy.
 
-    Raises `InvalidInput` for a number out of range, and `AllCorrupt`, when a batch is asked for, where not
+    Raises `InvalidInput` for a number out of range, `BackendUnavailable` for a GPU that is not there, and `AllCorrupt`, when a batch is asked for, where not
     one image can be decoded.
     """
 
@@ -106,7 +107,7 @@ class Loader:
         self.seed = seed
         self.channels = channels or source.channels
         self.mean, self.std = _statistics(source, self.channels)
-        self.device = _checked(device)
+        self.device = checked_device(device)
         self.as_dicts = as_dicts
         self.steps_per_epoch = -(-len(source) // (batch_size * world))
         self.waited = 0.0
@@ -287,21 +288,6 @@ def _place(rank: int | None, world: int | None) -> tuple[int, int]:
     if world is None:
         world = torch.distributed.get_world_size() if distributed else 1
     return rank, world
-
-
-def _checked(device: torch.device | str) -> torch.device:
-    try:
-        device = torch.device(device)
-    except RuntimeError:
-        raise InvalidInput(f"device must be 'cpu' or 'cuda', not {device!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise InvalidInput(f"device must be 'cpu' or 'cuda', not {str(device)!r}")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InvalidInput("there is no CUDA device here; device must be 'cpu'")
-    # The threads have a current device of their own.
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
-    return device
 
 
 def _statistics(source: Source, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

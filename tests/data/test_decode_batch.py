@@ -384,17 +384,17 @@ def test_bad_input():
 def test_a_device_that_cannot_serve_is_named(monkeypatch):
     data, box = [encoded(photograph(30, 20))], np.array([[0, 0, 30, 20]])
     assert decode_batch(data, box, 8, device="cpu").pixels.device == torch.device("cpu")
-    for device, match in {"meta": "on the CPU or on a GPU, not on meta", "tpu0": "not tpu0"}.items():
+    for device, match in {"meta": "made on the CPU or on a GPU, not on meta", "tpu0": "not tpu0"}.items():
         with pytest.raises(InvalidInput, match=match):
             decode_batch(data, box, 8, device=device)
     with pytest.raises(InvalidInput, match="out must be on cpu, not on meta"):
         decode_batch(data, box, 8, device="cpu", out=torch.empty(1, 3, 8, 8, device="meta"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BackendUnavailable, match="cannot be decoded on cuda:1: PyTorch finds no CUDA device"):
+    with pytest.raises(BackendUnavailable, match="cannot be made on cuda:1: PyTorch finds no CUDA device"):
         decode_batch(data, box, 8, device="cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(BackendUnavailable, match="cannot be decoded on cuda:1: there are 1 CUDA devices"):
+    with pytest.raises(BackendUnavailable, match="cannot be made on cuda:1: there are 1 CUDA devices"):
         decode_batch(data, box, 8, device="cuda:1")
     with pytest.raises(InvalidInput, match="dct scaling must be None on a GPU"):
         decode_batch(data, box, 8, device="cuda:0", dct_scaling=2.0)

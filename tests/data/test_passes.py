@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from imagen_fast.data import Augmentation, Loader, RandomResizedCrop, open_source
-from imagen_fast.errors import InvalidInput
+from imagen_fast.errors import BackendUnavailable, InvalidInput
 from imagen_fast.ops.patches import patchify
 
 
@@ -156,14 +156,14 @@ def test_what_a_loader_refuses():
         ({"patch": 3}, "patches of 3 must divide 8x8 pixels"),
         ({"patch": 0}, "patches of 0 must divide"),
         ({"dtype": torch.float64}, "dtype must be one of"),
-        ({"device": "tpu"}, "device must be 'cpu' or 'cuda', not 'tpu'"),
-        ({"device": "meta"}, "device must be 'cpu' or 'cuda', not 'meta'"),
+        ({"device": "tpu"}, "device must be cpu, cuda or cuda:0 and so on, not tpu"),
+        ({"device": "meta"}, "made on the CPU or on a GPU, not on meta"),
         ({"rank": 2, "world": 2}, "rank must be below the number of processes, 2, not 2"),
     ]:
         with pytest.raises(InvalidInput, match=sentence):
             Loader(source, 1, 8, **options)
     if not torch.cuda.is_available():
-        with pytest.raises(InvalidInput, match="there is no CUDA device here"):
+        with pytest.raises(BackendUnavailable, match="PyTorch finds no CUDA device"):
             Loader(source, 1, 8, device="cuda")
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from imagen_fast import native
 from imagen_fast.data.decode.picture import decode_image, pillow_pixels, pillow_size, reason
+from imagen_fast.data.device import checked_device
 from imagen_fast.data.sources import IMAGENET_MEAN, IMAGENET_STD
 from imagen_fast.data.views import Views
-from imagen_fast.errors import BackendUnavailable, InvalidInput
+from imagen_fast.errors import InvalidInput
 from imagen_fast.native import PIXEL_TYPES, Filter
 
 Bytes = bytes | bytearray | memoryview
@@ -260,23 +261,8 @@ def _check_views(views: Views, sizes: np.ndarray, which: list[int], size: tuple[
 
 def _device(device: torch.device | str | None, out: Tensor | None) -> torch.device:
     if device is None:
-        found = torch.device("cpu") if out is None else out.device
-    else:
-        try:
-            found = torch.device(device)
-        except RuntimeError:
-            raise InvalidInput(f"device must be cpu, cuda or cuda:0 and so on, not {device}") from None
-    if found.type not in ("cpu", "cuda"):
-        raise InvalidInput(f"images are decoded on the CPU or on a GPU, not on {found}")
-    if found.type == "cuda":
-        if not torch.cuda.is_available():
-            raise BackendUnavailable(f"images cannot be decoded on {found}: PyTorch finds no CUDA device")
-        if found.index is None:
-            found = torch.device("cuda", torch.cuda.current_device())
-        if found.index >= torch.cuda.device_count():
-            raise BackendUnavailable(
-                f"images cannot be decoded on {found}: there are {torch.cuda.device_count()} CUDA devices"
-            )
+        device = "cpu" if out is None else out.device
+    found = checked_device(device)
     if out is not None and out.device != found:
         raise InvalidInput(f"out must be on {found}, not on {out.device}")
     return found
