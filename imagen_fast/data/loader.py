@@ -66,8 +66,8 @@ class Loader:
 
     A loader belongs to the process that made it: it has threads, which neither a fork nor pickle can copy.
 
-    Raises `InvalidInput` for a number out of range, `BackendUnavailable` for a GPU that is not there, and `AllCorrupt`, when a batch is asked for, where not
-    one image can be decoded.
+    Raises `InvalidInput` for a number out of range, `BackendUnavailable` for a GPU that is not there, and
+    `AllCorrupt`, when a batch is asked for, where not one image can be decoded.
     """
 
     def __init__(
