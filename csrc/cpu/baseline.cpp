@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/jpeg_colour.h"
+
 namespace imagen_fast {
 
 #if defined(IMAGEN_FAST_X86)

@@ -71,14 +71,6 @@ constexpr int ZIGZAG[64] = {0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 
     /* The same to coefficients [count, blocks, 64] in the order of `coefficient_place`. */               \
     bool decode_coefficients(CodeReader& code, const McuLayout& layout, std::int32_t* last,               \
                              std::int64_t count, std::int16_t* out);                                      \
-    /* A row of colour at half the width to twice its count, each three quarters of the nearer and a      \
-       quarter of the further one; likewise from the two nearest rows where it has half the height. Reads \
-       one value on either side, and all go on to whole groups of 16. */                                  \
-    void widen(const std::uint8_t* row, std::int64_t count, std::uint8_t* out);                           \
-    void widen_between(const std::uint8_t* row, const std::uint8_t* further, std::int64_t count,          \
-                       std::uint8_t* out);                                                                \
-    void to_rgb(const std::uint8_t* luma, const std::uint8_t* blue, const std::uint8_t* red,              \
-                std::int64_t count, std::uint8_t* out);                                                   \
     }
 #if defined(IMAGEN_FAST_X86)
 IMAGEN_FAST_DECLARE(avx2)
