@@ -51,7 +51,7 @@ def _machine() -> dict[str, str]:
         "processors": f"{os.cpu_count()}, PyTorch uses {torch.get_num_threads()}",
         "cpu_features": ", ".join(features) or "none that the kernels use",
         "native_extension": _native(),
-        "decoding_on_cpu": "libjpeg-turbo, Pillow for the rest" if native.jpeg_available() else "Pillow",
+        "decoding_on_cpu": _cpu_decoder(),
         "bf16_on_cpu": "fast" if bf16_is_fast(cpu) else "slow: auto precision takes fp32",
     }
     if why := no_cuda_because():
@@ -74,6 +74,13 @@ def _native() -> str:
     parts = ", ".join(name for name in ("openmp", "jpeg", "cuda") if built[name]) or "no extras"
     text = f"built with {built['compiler']}, uses {built['instruction_set']}; has {parts}"
     return f"{text}; left out: {built['left_out']}" if built["left_out"] else text
+
+
+def _cpu_decoder() -> str:
+    if not native.jpeg_available():
+        return "Pillow"
+    ours = native.build_info()["instruction_set"] != "portable"
+    return ("our own for plain JPEGs, " if ours else "") + "libjpeg-turbo, Pillow for the rest"
 
 
 def _gpu_decoder() -> str:
