@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from imagen_fast import native
+from imagen_fast.native import library
 
 
 @pytest.mark.skipif(not native.build_info()["cuda"], reason="built without CUDA")
@@ -18,7 +19,7 @@ def test_no_kernel_spills_on_any_chip():
     tool = triton and Path(triton.origin).parent / "backends/nvidia/bin/cuobjdump"
     if not tool or not tool.exists():
         pytest.skip("needs cuobjdump, which Triton brings")
-    module = native.library.cuda().__file__
+    module = library.cuda().__file__
     told = subprocess.run([tool, "-res-usage", module], capture_output=True, text=True, check=True).stdout
     # Each function's name, and on the next line what it takes.
     pattern = r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)"
