@@ -113,7 +113,7 @@ def _gpu_contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Co
         if TORCHCODEC.absence() is None:
             builds["TorchCodec on CUDA, v2"] = (gpu_image_pipelines.torchcodec_cuda, OTHER)
     if DALI.absence() is None:
-        builds["DALI, mixed"] = (partial(gpu_image_pipelines.dali_cuda, threads=threads), OTHER)
+        builds["DALI, mixed"] = (partial(image_pipelines.dali, threads=threads, gpu=True), OTHER)
     for name, (build, bound) in builds.items():
         facts = {"images": count, "image": f"{size[0]}x{size[1]}", "threads": threads}
         yield Contender(case, name, partial(_prepare_on_gpu, build, bound, size, count), facts)

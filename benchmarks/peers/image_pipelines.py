@@ -33,6 +33,10 @@ class Work:
     def out(self) -> Tensor:
         return torch.empty(len(self.images), 3, self.side, self.side)
 
+    def tensors(self) -> list[Tensor]:
+        """The files as PyTorch's decoders take them."""
+        return [torch.from_numpy(np.frombuffer(data, np.uint8).copy()) for data in self.images]
+
 
 Pipeline = Callable[[], Tensor]
 
@@ -76,23 +80,26 @@ def _with_v2(work: Work, decode: Callable[[Tensor], Tensor]) -> Pipeline:
     """`decode` makes RGB of a file's bytes, both uint8."""
     from torchvision.transforms.v2 import functional
 
-    out = work.out()
-    encoded = [torch.from_numpy(np.frombuffer(data, np.uint8).copy()) for data in work.images]
+    out, encoded = work.out(), work.tensors()
 
     def run() -> Tensor:
-        for i, (data, box) in enumerate(zip(encoded, work.boxes.tolist(), strict=True)):
-            image = decode(data)
-            left, top, right, bottom = box
-            view = functional.resized_crop(
-                image, top, left, bottom - top, right - left, [work.side, work.side], antialias=True
-            )
-            if work.mirrored[i]:
-                view = functional.horizontal_flip(view)
-            view = functional.to_dtype(view, torch.float32, scale=True)
+        for i, data in enumerate(encoded):
+            view = functional.to_dtype(v2_view(work, i, decode(data)), torch.float32, scale=True)
             out[i] = functional.normalize(view, list(MEAN), list(STD), inplace=True)
         return out
 
     return run
+
+
+def v2_view(work: Work, number: int, image: Tensor) -> Tensor:
+    """The view of an image that is decoded already, by torchvision's second transforms."""
+    from torchvision.transforms.v2 import functional
+
+    left, top, right, bottom = work.boxes[number].tolist()
+    view = functional.resized_crop(
+        image, top, left, bottom - top, right - left, [work.side, work.side], antialias=True
+    )
+    return functional.horizontal_flip(view) if work.mirrored[number] else view
 
 
 def opencv(work: Work) -> Pipeline:
@@ -122,19 +129,21 @@ def opencv(work: Work) -> Pipeline:
     return run
 
 
-def dali(work: Work) -> Pipeline:
-    """DALI's pipeline for the CPU, with the crop fused into the decoder."""
+def dali(work: Work, threads: int = 1, gpu: bool = False) -> Pipeline:
+    """DALI's pipeline, with the crop fused into the decoder; on a GPU with interpolated colours."""
     from nvidia.dali import fn, pipeline_def, types
 
     encoded = [np.frombuffer(data, np.uint8) for data in work.images]
     corners, extents = work.boxes[:, :2], work.boxes[:, 2:] - work.boxes[:, :2]
     mirrored = [np.array(x, np.int32) for x in work.mirrored]  # DALI takes no scalar
     side, mean, std = work.side, [255 * x for x in MEAN], [255 * x for x in STD]
+    decoder = {"device": "mixed", "jpeg_fancy_upsampling": True} if gpu else {"device": "cpu"}
 
+    # One batch at a time, as the others have it: with batches made ahead a call would find its work done.
     @pipeline_def(
         batch_size=len(encoded),
-        num_threads=1,
-        device_id=None,
+        num_threads=threads,
+        device_id=torch.cuda.current_device() if gpu else None,
         exec_async=False,
         exec_pipelined=False,
         prefetch_queue_depth=1,
@@ -146,7 +155,7 @@ def dali(work: Work) -> Pipeline:
             for given in (encoded, corners, extents, mirrored)
         )
         image = fn.decoders.image_slice(
-            data, anchor, shape, axis_names="WH", normalized_anchor=False, normalized_shape=False
+            data, anchor, shape, axis_names="WH", normalized_anchor=False, normalized_shape=False, **decoder
         )
         image = fn.resize(
             image, resize_x=side, resize_y=side, interp_type=types.INTERP_LINEAR, antialias=True
@@ -160,6 +169,6 @@ def dali(work: Work) -> Pipeline:
 
     def run() -> Tensor:
         (made,) = pipeline.run()
-        return torch.from_numpy(made.as_array())
+        return torch.from_dlpack(made.as_tensor()) if gpu else torch.from_numpy(made.as_array())
 
     return run

@@ -11,9 +11,6 @@ namespace imagen_fast {
 
 namespace {
 
-#define IMAGEN_FAST_BASELINE(kernel) \
-    (instruction_set() >= InstructionSet::avx512 ? avx512::kernel : avx2::kernel)
-
 constexpr std::int64_t over(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // The nearest row of colours at half the height, and the one that is a quarter of the result.
@@ -192,7 +189,7 @@ bool BaselineDecoder::decode_mcu_row() {
             std::uint8_t* at[MOST_COMPONENTS] = {};
             for (int c = 0; c < components_ && keep; ++c)
                 at[c] = planes[c] + done * layout_.component[c].step;
-            return IMAGEN_FAST_BASELINE(decode_mcus)(reader_, layout_, last_, count, keep ? at : nullptr);
+            return IMAGEN_FAST_BEST_VECTOR(decode_mcus)(reader_, layout_, last_, count, keep ? at : nullptr);
         };
     };
     if (!kept) {
@@ -236,10 +233,10 @@ const std::uint8_t* BaselineDecoder::row_of(int c, std::int64_t y) {
     const std::int64_t first = region_.left / 2, count = (region_.right - 1) / 2 + 1 - first;
     const std::int64_t at = first - plane.left;
     if (plane.high) {
-        IMAGEN_FAST_BASELINE(widen)(plane.row(y) + at, count, widened_[c].data());
+        IMAGEN_FAST_BEST_VECTOR(widen)(plane.row(y) + at, count, widened_[c].data());
     } else {
         const Between rows = between(y, plane.height);
-        IMAGEN_FAST_BASELINE(widen_between)
+        IMAGEN_FAST_BEST_VECTOR(widen_between)
         (plane.row(rows.near) + at, plane.row(rows.further) + at, count, widened_[c].data());
     }
     return widened_[c].data() + region_.left % 2;
@@ -253,7 +250,7 @@ std::int64_t BaselineDecoder::rows(std::int64_t most) {
         const std::uint8_t* luma = row_of(0, next_row_);
         const std::uint8_t* blue = components_ == 1 ? widened_[1].data() : row_of(1, next_row_);
         const std::uint8_t* red = components_ == 1 ? widened_[2].data() : row_of(2, next_row_);
-        IMAGEN_FAST_BASELINE(to_rgb)(luma, blue, red, region_.width(), lines_.data() + i * pitch_);
+        IMAGEN_FAST_BEST_VECTOR(to_rgb)(luma, blue, red, region_.width(), lines_.data() + i * pitch_);
     }
     return count;
 }
@@ -263,7 +260,7 @@ bool BaselineDecoder::coefficients(const BaselineImage& image, std::vector<std::
     out.resize(static_cast<std::size_t>(mcus_across_ * mcus_down_ * layout_.blocks * 64));
     std::int16_t* to = out.data();
     const bool good = each_run(mcus_across_ * mcus_down_, [&](std::int64_t count, std::int64_t) {
-        const bool decoded = IMAGEN_FAST_BASELINE(decode_coefficients)(reader_, layout_, last_, count, to);
+        const bool decoded = IMAGEN_FAST_BEST_VECTOR(decode_coefficients)(reader_, layout_, last_, count, to);
         to += count * layout_.blocks * 64;
         return decoded;
     });

@@ -72,10 +72,7 @@ constexpr int ZIGZAG[64] = {0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 
     bool decode_coefficients(CodeReader& code, const McuLayout& layout, std::int32_t* last,               \
                              std::int64_t count, std::int16_t* out);                                      \
     }
-#if defined(IMAGEN_FAST_X86)
-IMAGEN_FAST_DECLARE(avx2)
-IMAGEN_FAST_DECLARE(avx512)
-#endif
+IMAGEN_FAST_FOR_EACH_VECTOR_INSTRUCTION_SET(IMAGEN_FAST_DECLARE)
 #undef IMAGEN_FAST_DECLARE
 
 }  // namespace imagen_fast

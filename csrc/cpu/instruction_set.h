@@ -17,12 +17,17 @@ void use_instruction_set(InstructionSet wanted);
 }  // namespace imagen_fast
 
 #if defined(IMAGEN_FAST_X86)
-#define IMAGEN_FAST_FOR_EACH_INSTRUCTION_SET(DECLARE) DECLARE(portable) DECLARE(avx2) DECLARE(avx512)
-#define IMAGEN_FAST_BEST(kernel)                                                            \
-    (imagen_fast::instruction_set() >= imagen_fast::InstructionSet::avx512 ? avx512::kernel \
-     : imagen_fast::instruction_set() == imagen_fast::InstructionSet::avx2 ? avx2::kernel   \
-                                                                           : portable::kernel)
+// Some kernels there are only for vectors, and something else does the work on other processors.
+#define IMAGEN_FAST_FOR_EACH_VECTOR_INSTRUCTION_SET(DECLARE) DECLARE(avx2) DECLARE(avx512)
+#define IMAGEN_FAST_BEST_VECTOR(kernel) \
+    (imagen_fast::instruction_set() >= imagen_fast::InstructionSet::avx512 ? avx512::kernel : avx2::kernel)
+#define IMAGEN_FAST_FOR_EACH_INSTRUCTION_SET(DECLARE) \
+    DECLARE(portable) IMAGEN_FAST_FOR_EACH_VECTOR_INSTRUCTION_SET(DECLARE)
+#define IMAGEN_FAST_BEST(kernel)                                                                           \
+    (imagen_fast::instruction_set() >= imagen_fast::InstructionSet::avx2 ? IMAGEN_FAST_BEST_VECTOR(kernel) \
+                                                                         : portable::kernel)
 #else
+#define IMAGEN_FAST_FOR_EACH_VECTOR_INSTRUCTION_SET(DECLARE)
 #define IMAGEN_FAST_FOR_EACH_INSTRUCTION_SET(DECLARE) DECLARE(portable)
 #define IMAGEN_FAST_BEST(kernel) (portable::kernel)
 #endif

@@ -18,10 +18,7 @@ namespace imagen_fast {
     void to_rgb(const std::uint8_t* luma, const std::uint8_t* blue, const std::uint8_t* red,              \
                 std::int64_t count, std::uint8_t* out);                                                   \
     }
-#if defined(IMAGEN_FAST_X86)
-IMAGEN_FAST_DECLARE(avx2)
-IMAGEN_FAST_DECLARE(avx512)
-#endif
+IMAGEN_FAST_FOR_EACH_VECTOR_INSTRUCTION_SET(IMAGEN_FAST_DECLARE)
 #undef IMAGEN_FAST_DECLARE
 
 }  // namespace imagen_fast
