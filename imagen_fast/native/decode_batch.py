@@ -17,7 +17,7 @@ from imagen_fast.native import library
 from imagen_fast.native.nvjpeg import find_nvjpeg
 
 Filter = Literal["bilinear", "bicubic"]
-# As csrc/common/resample.h and csrc/cpu/image_output.h number them.
+# As csrc/common/resample.h and csrc/common/image_output.h number them.
 FILTERS: Final = {"bilinear": 0, "bicubic": 1}
 PIXEL_TYPES: Final = {torch.uint8: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
 
