@@ -50,7 +50,8 @@ class OnDisk(Made):
 
     def __init__(self, side: int) -> None:
         super().__init__(side)
-        self.file = tempfile.NamedTemporaryFile(dir=Path(__file__).parent)
+        # In the folder it is started in: where temporary files go may be memory.
+        self.file = tempfile.NamedTemporaryFile(dir=Path.cwd())  # noqa: SIM115
         self.size = 8 << 20
         self.file.write(os.urandom(self.size) * 8)
         self.file.flush()
