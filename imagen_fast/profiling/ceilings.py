@@ -18,8 +18,8 @@ def measure(step: Callable[[], object], as_is: float, device: torch.device, call
     """Time `step` without waiting for input, and on a GPU as one CUDA graph.
 
     Args:
-        step: one training step on a batch that lies on the device; it is carried out, weights and all. On a GPU
-            it must be possible to capture (no `.item()`, an optimiser that is `capturable`).
+        step: one training step on a batch that lies on the device; it is carried out, weights and all. On a
+            GPU it must be possible to capture (no `.item()`, an optimiser that is `capturable`).
         as_is: seconds a step as the program runs.
         calls: timed calls of each, after a few to warm up.
 
