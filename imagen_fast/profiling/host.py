@@ -18,6 +18,7 @@ from imagen_fast.profiling.processes import Look, Tree
 from imagen_fast.profiling.seldom import Seldom
 
 _PRESSURE = Path("/proc/pressure")
+_PRESSURES = {f"{kind}_pressure": kind for kind in ("cpu", "io", "memory")}
 # Some machines take milliseconds to tell a processor's clock.
 _SHARE_FOR_CLOCK = 0.0005
 # What passes through them passes through another interface as well, or never leaves the machine.
@@ -62,6 +63,10 @@ class Host:
         values: Values = {
             name: _rate(counts_then.get(name), count, seconds) for name, count in counts.items()
         }
+        for name in _PRESSURES:
+            # The kernel's clock and ours are read one after the other.
+            if (pressure := values.get(name)) is not None:
+                values[name] = min(pressure, 1.0)
         stopped, had = values.pop("stopped", None), values.pop("had", None)
         if stopped is not None and had is not None:
             # The kernel adds up what every processor was withheld.
@@ -88,7 +93,7 @@ class Host:
             "sent": sent,
             "stopped": stopped,
             "had": had,
-            **{f"{kind}_pressure": _pressure(kind) for kind in ("cpu", "io", "memory")},
+            **{name: _pressure(kind) for name, kind in _PRESSURES.items()},
         }
 
     def _divided(self, cpu: float, earlier: Look, look: Look, seconds: float) -> Values:
@@ -112,9 +117,9 @@ class Host:
         return float(min([psutil.virtual_memory().available, *limits]))
 
     def _name_absent(self) -> None:
-        for name in ("cpu", "io", "memory"):
-            if _pressure(name) is None:
-                self.absent[f"{name}_pressure"] = (
+        for name, kind in _PRESSURES.items():
+            if _pressure(kind) is None:
+                self.absent[name] = (
                     "this kernel does not count it (/proc/pressure)"
                     if sys.platform == "linux"
                     else "only Linux counts it"
