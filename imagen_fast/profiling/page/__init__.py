@@ -1,0 +1,5 @@
+"""The report as one HTML page."""
+
+from imagen_fast.profiling.page.document import write
+
+__all__ = ["write"]
