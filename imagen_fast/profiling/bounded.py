@@ -26,8 +26,8 @@ class _Row:
 class Bounded:
     """Rows in order; at `most` (even) of them every two become one, which halves the resolution of all.
 
-    What comes then is gathered until it is as long as the others. A rate's mean over the time of both is the rate over
-    both: nothing that was counted is lost.
+    What comes then is gathered until it is as long as the others. A rate's mean over the time of both is the
+    rate over both: nothing that was counted is lost.
     """
 
     most: int = 2048

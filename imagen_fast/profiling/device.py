@@ -1,13 +1,14 @@
 """One GPU, or one MIG instance of it, read by NVML and GPM.
 
-What a driver, a virtual GPU or a container does not tell is found by asking once. It is then named in `absent` with the
-reason and asked no more; so is what stops being told while the program runs.
+What a driver, a virtual GPU or a container does not tell is found by asking once. It is then named in
+`absent` with the reason and asked no more; so is what stops being told while the program runs.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ _SHARE_FOR_PCIE = 0.005
 # Zeros from GPM are believed of an idle GPU; of one that runs kernels, after so many readings, no more.
 _BUSY = 0.2
 _PATIENCE = 5
-# An operator's clock slows a GPU where it takes a tenth or more away; boards are sold with one a little lower.
+# An operator's clock slows a GPU where it takes a tenth or more; boards are sold with one a little lower.
 _NEAR_MAXIMUM = 0.9
 
 # The newer and the older name of the same bits.
@@ -116,10 +117,8 @@ class Device:
     def close(self) -> None:
         if self._activity is not None:
             activity, self._activity = self._activity, None
-            try:
+            with suppress(self.nvml.NVMLError):  # of a GPU that is lost there is nothing to free
                 activity.close()
-            except self.nvml.NVMLError:
-                pass  # with the GPU lost there is nothing to free
 
     def _probe(self) -> None:
         """Ask everything once, and keep what is answered."""

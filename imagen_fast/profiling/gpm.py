@@ -1,7 +1,7 @@
 """What the units of a GPU do, by NVML's GPU performance monitoring (GPM): Hopper and later, without root.
 
-Two readings of the counters make one value for the time between them. NVML says whether a device has this, and
-some virtual GPUs say so wrongly: only what two readings really gave is trusted.
+Two readings of the counters make one value for the time between them. NVML says whether a device has this,
+and some virtual GPUs say so wrongly: only what two readings really gave is trusted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The machine while a program runs: its processors, memory, storage and network, by psutil and Linux's own files."""
+"""The machine while a program runs: its processors, memory, storage and network."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Host:
         self._name_absent()
 
     def read(self) -> Values:
-        """Values now; of rates, since the reading before. The first gives nothing: it is where rates begin."""
+        """Values now; rates since the reading before. The first gives nothing: it is where rates begin."""
         now = time.monotonic()
         look = self._tree.look()
         self.pids = set(look.own)
@@ -101,9 +101,7 @@ class Host:
         training = set(self._training())
         if not training:
             return {"main_cpu": None, "workers_cpu": None}
-        used = sum(
-            own - earlier.own.get(pid, 0.0) for pid, own in look.own.items() if pid in training
-        )
+        used = sum(own - earlier.own.get(pid, 0.0) for pid, own in look.own.items() if pid in training)
         main = min(max(used, 0.0) / seconds, cpu)
         return {"main_cpu": main, "workers_cpu": cpu - main}
 

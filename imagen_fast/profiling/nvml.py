@@ -14,7 +14,7 @@ _WHY_NONE = {
     "LIBRARY_NOT_FOUND": "there is no NVIDIA driver here",
     "DRIVER_NOT_LOADED": "the NVIDIA driver is installed, but not loaded",
     "NO_PERMISSION": "this user may not use the NVIDIA driver",
-    "LIB_RM_VERSION_MISMATCH": "the NVIDIA driver and its library are of different versions: restart the machine",
+    "LIB_RM_VERSION_MISMATCH": "the NVIDIA driver and its library differ in version: restart the machine",
 }
 
 

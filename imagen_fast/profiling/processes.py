@@ -1,4 +1,4 @@
-"""A program's processes: the one that was started and all that descend from it, counted so that none is lost."""
+"""A program's processes: the first and all that descend from it, counted so that none is lost."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Look:
 
 
 class Tree:
-    """The process `root` and its descendants; also those whose parent has ended since they were first seen."""
+    """The process `root` and its descendants; also those whose parent has ended since they were seen."""
 
     def __init__(self, root: int) -> None:
         self._root = root

@@ -1,4 +1,4 @@
-"""Run any program beside a sampler, as if it ran alone: its terminal, its signals and its status are its own."""
+"""Run any program beside a sampler, as if it ran alone: its terminal, signals and status are its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class Options:
 
 
 Beside = Callable[[Callable[[], Recording]], AbstractContextManager[Any]]
-"""Something that goes on while the program runs; it is given a function that tells what is recorded so far."""
+"""What goes on while the program runs; it is given a function that tells what is recorded so far."""
 
 
 def run(command: list[str], options: Options, beside: Beside = lambda _: nullcontext()) -> Recording:
@@ -68,16 +68,16 @@ def run(command: list[str], options: Options, beside: Beside = lambda _: nullcon
     Raises:
         CannotStart: there is no such program, or it cannot be run.
     """
-    with tempfile.TemporaryDirectory(
-        prefix="imagen-fast-profile-", ignore_cleanup_errors=True
-    ) as place:
+    with tempfile.TemporaryDirectory(prefix="imagen-fast-profile-", ignore_cleanup_errors=True) as place:
         folder, start, started = Path(place), time.monotonic(), now()
         wanted = program.environment(folder, start, window=options.window, ceilings=options.ceilings)
         environment = os.environ | wanted
         with _passing_signals() as pass_to:
             child = _started(command, environment)
             pass_to(child.pid)
-            training = Seldom(lambda: [steps.pid for steps in program.collect(folder).steps], _SHARE_FOR_COLLECTING)
+            training = Seldom(
+                lambda: [steps.pid for steps in program.collect(folder).steps], _SHARE_FOR_COLLECTING
+            )
             sampler = Sampler(child.pid, start, options.interval, training, environment)
             sampler.begin()
 
@@ -120,8 +120,8 @@ def assemble(
 
 
 def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    # A path is told by its slash, as in a shell; its own error is better than ours.
-    if shutil.which(command[0]) is None and not os.path.exists(command[0] if os.sep in command[0] else ""):
+    # Of a path that is there the system says itself what is wrong with it.
+    if shutil.which(command[0]) is None and not (os.sep in command[0] and Path(command[0]).exists()):
         raise CannotStart(f"the command {command[0]!r} was not found", _NOT_FOUND)
     try:
         return subprocess.Popen(command, env=environment)
@@ -178,10 +178,8 @@ def _passing_signals() -> Iterator[Callable[[int], None]]:
 
 
 def _send(pid: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):  # it has just ended
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass  # it has just ended
 
 
 def _in_foreground() -> bool:

@@ -26,8 +26,8 @@ class Sampler:
     Args:
         root: the program's first process; this very process for a part of the own program.
         start: time.monotonic() of the recording's start.
-        interval: seconds between samples; None for `INTERVAL`, or more where a sample costs so much that it would
-            take more than its share of a core.
+        interval: seconds between samples; None for `INTERVAL`, or more where a sample costs so much that it
+            would take more than its share of a core.
         training: the processes that are known to train.
         environment: the program's.
     """
@@ -83,8 +83,8 @@ class Sampler:
         ]
         if self._interval > self._asked:
             made.absent["interval"] = (
-                f"a sample costs {cost * 1e3:.1f} ms of a processor: they are taken every {self._interval:g} s, "
-                f"not every {self._asked:g} s"
+                f"a sample costs {cost * 1e3:.1f} ms of a processor: "
+                f"they are taken every {self._interval:g} s, not every {self._asked:g} s"
             )
         return made
 
@@ -95,7 +95,7 @@ class Sampler:
             self._sample()
             self._costs = [*self._costs[-31:], time.thread_time() - before]
             self._spare()
-            # From the time when it was due, not from now: the samples do not drift. What was missed is left out.
+            # From when it was due, not from now: the samples do not drift. What was missed is left out.
             now = time.monotonic()
             due += self._interval * max(1, -(-(now - due) // self._interval))
 

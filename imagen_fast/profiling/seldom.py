@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Seldom:
-    """Calls `function` no more often than lets it take `share` of the time; in between it gives the last answer.
+    """Calls `function` so seldom that it takes no more than `share` of the time; in between: the last answer.
 
     Args:
         cost: the clock that its cost is read from: by default the processor time of the calling thread;
