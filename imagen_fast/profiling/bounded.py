@@ -40,8 +40,17 @@ class Bounded:
         """How many of the rows that came make one that is kept."""
         return self._together
 
-    def add(self, time: float, seconds: float, values: Mapping[Key, float | None]) -> None:
-        self._gathered.append(_Row(time, seconds, dict(values)))
+    def add(
+        self, time: float, seconds: float, values: Mapping[Key, float | None], last: bool = False
+    ) -> None:
+        """A row of what was measured in the `seconds` up to `time`; the last joins the one before it if that is
+        longer, since a mean over the samples would give a moment at the end the weight of the others."""
+        row = _Row(time, seconds, dict(values))
+        before = self._gathered or self._rows
+        if last and before and seconds < before[-1].seconds / 2:
+            before[-1] = _merged([before[-1], row])
+            return
+        self._gathered.append(row)
         if len(self._gathered) < self._together:
             return
         self._rows.append(_merged(self._gathered))

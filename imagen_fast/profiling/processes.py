@@ -10,7 +10,7 @@ import psutil
 from imagen_fast.profiling.seldom import Seldom
 
 # Finding new processes reads about every process of the machine.
-_SHARE_FOR_FINDING = 0.003
+_SHARE_FOR_FINDING = 0.0015
 # Linux adds what a process used to what its parent has used when the parent takes note of its end.
 _PARENTS_INHERIT = sys.platform == "linux"
 
@@ -40,7 +40,7 @@ class Look:
         own: processor seconds by process, of those that are there.
         cpu: processor seconds of all since their start, ended ones included; it never falls.
         read, written: bytes, likewise.
-        memory: resident bytes; pages that processes share count in each of them.
+        memory: resident bytes, pages that processes share in each of them; None where all have ended.
         in_storage: the share of the processes that wait for storage and cannot be interrupted.
     """
 
@@ -48,7 +48,7 @@ class Look:
     cpu: float = 0.0
     read: float = 0.0
     written: float = 0.0
-    memory: float = 0.0
+    memory: float | None = None
     in_storage: float = 0.0
 
 
@@ -71,7 +71,8 @@ class Tree:
         for pid in ended:
             self._forget(pid)
         members = self._members.values()
-        waiting = [member.status == psutil.STATUS_DISK_SLEEP for member in members]
+        living = [member for member in members if member.status != psutil.STATUS_ZOMBIE]
+        waiting = [member.status == psutil.STATUS_DISK_SLEEP for member in living]
         stored = [sum(m.stored[way] for m in members) + self._ended_stored[way] for way in (0, 1)]
         self._last = Look(
             own={pid: member.own for pid, member in self._members.items()},
@@ -79,7 +80,7 @@ class Tree:
             cpu=max(self._last.cpu, sum(m.total for m in members) + self._ended_cpu),
             read=max(self._last.read, stored[0]),
             written=max(self._last.written, stored[1]),
-            memory=float(sum(m.memory for m in members)),
+            memory=float(sum(m.memory for m in living)) if living else None,
             in_storage=sum(waiting) / len(waiting) if waiting else 0.0,
         )
         return self._last

@@ -16,7 +16,7 @@ INTERVAL = 0.5
 # Of one core. The aim is below the hundredth that is promised: a cost is known only when it has been paid.
 _SHARE = 0.006
 # A first sample loads code and fills caches; from so many on a mean tells what one costs.
-_WARM = 3
+_WARM = 8
 _HOST = -1
 
 
@@ -62,7 +62,7 @@ class Sampler:
         """Stop the thread after one more sample, so that the last moments count too."""
         self._over.set()
         self._thread.join()
-        self._sample()
+        self._sample(last=True)
         self._gpus.close()
 
     def samples(self) -> Samples:
@@ -99,11 +99,11 @@ class Sampler:
             now = time.monotonic()
             due += self._interval * max(1, -(-(now - due) // self._interval))
 
-    def _sample(self) -> None:
+    def _sample(self, last: bool = False) -> None:
         values = self._read()
         now = time.monotonic()
         with self._lock:
-            self._kept.add(now - self._start, max(now - self._last, 1e-6), values)
+            self._kept.add(now - self._start, max(now - self._last, 1e-6), values, last)
         self._last = now
 
     def _read(self) -> dict[Key, float | None]:
