@@ -30,22 +30,28 @@ def three(value: float) -> str:
 
 
 def text(value: float | None, unit: str) -> str:
-    """A value with its unit, as in `quantities`, or `seconds`, `operations`, `operations/s`, `images/s`, `times`."""
+    """A value with its unit: those of `quantities`, `seconds`, `operations`, `operations/s`, `images/s`."""
     if value is None:
         return UNKNOWN
     match unit:
         case "share":
-            return f"{three(100 * value)}%" if abs(value) >= 1e-4 else "0%"
+            return f"{_percent(100 * value)}%"
         case "seconds" if value >= 120:
             return duration(value)
-        case "times":
-            return f"{value:.2f}×"
         case "°C":
             return f"{value:.0f} °C"
         case "cores" | "images/s" | "":
             return f"{three(value)} {unit}".rstrip()
     size, prefix = _prefix(value)
     return f"{three(value / size)} {prefix}{SYMBOLS.get(unit, unit)}"
+
+
+def tick(value: float, unit: str) -> str:
+    """A round value on an axis: no digits that say nothing."""
+    amount, blank, symbol = text(value, unit).partition(" ")
+    number = amount.removesuffix("%")
+    short = number.rstrip("0").rstrip(".") if "." in number else number
+    return short + amount[len(number) :] + blank + symbol
 
 
 def duration(seconds: float) -> str:
@@ -65,9 +71,7 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 def time_ticks(high: float, most: int) -> list[tuple[float, str]]:
     """Round times from 0 to `high` seconds with their labels, all in one unit."""
-    for unit, name, enough in ((3600.0, "h", 7200.0), (60.0, "min", 120.0), (1.0, "s", 0.0)):
-        if high >= enough:
-            break
+    unit, name = (3600.0, "h") if high >= 7200 else (60.0, "min") if high >= 120 else (1.0, "s")
     return [(unit * at, f"{at:g} {name}") for at in ticks(0, high / unit, most)]
 
 
@@ -79,6 +83,15 @@ def steps_of(low: float, high: float, step: float) -> list[float]:
 def _round_up(value: float) -> float:
     power = 10.0 ** math.floor(math.log10(value))
     return next(power * times for times in (1, 2, 5, 10) if power * times >= value * (1 - 1e-9))
+
+
+def _percent(value: float) -> str:
+    """One decimal; two digits of what is less than 1."""
+    if abs(value) < 0.01:
+        return "0"
+    if abs(value) < 0.995:
+        return f"{value:.2g}"
+    return f"{value:.1f}" if abs(value) < 99.95 else f"{value:,.0f}"
 
 
 def _prefix(value: float) -> tuple[float, str]:

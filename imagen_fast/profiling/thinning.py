@@ -13,7 +13,7 @@ from imagen_fast.profiling.recording import Recording, Samples, Series, Steps
 
 
 class Course(NamedTuple):
-    """float64 [n] each; NaN where nothing could be read. Unthinned, `low`, `mean` and `high` are the values."""
+    """float64 [n] each; NaN where nothing was read. Unthinned, `low`, `mean` and `high` are the values."""
 
     time: np.ndarray
     low: np.ndarray
@@ -33,7 +33,7 @@ def numbers(values: Sequence[float | None]) -> np.ndarray:
 
 
 def course(time: Sequence[float], values: Sequence[float | None], most: int) -> Course:
-    """At most `most` points: of every run of samples its lowest, mean and highest, so that no peak is lost."""
+    """At most `most` points: of every run of samples its lowest, mean and highest: no peak is lost."""
     when, what = numbers(time), numbers(values)
     if len(what) <= most:
         return Course(when, what, what, what)
@@ -48,7 +48,7 @@ def course(time: Sequence[float], values: Sequence[float | None], most: int) -> 
 def coarser(recording: Recording, most: int) -> tuple[Recording, int]:
     """A recording of at most about `most` numbers, and how many samples or steps became one of its own.
 
-    Samples are replaced by the means of as many; of steps every so-many-th is kept, since a mean of steps is none.
+    Samples are replaced by the means of as many; of steps every so-many-th is kept: a mean of steps is none.
     """
     samples = recording.samples
     series = [samples.host, *(gpu.series for gpu in samples.gpus)]

@@ -14,7 +14,12 @@ from typing import Any
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+    ),
     "--remote-debugging-pipe",
 )
 PATIENCE = 30.0  # seconds
@@ -91,7 +96,11 @@ class Browser:
 
     def resize(self, width: int, height: int = 900) -> None:
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
         )
 
     def ask(self, expression: str) -> Any:
@@ -125,13 +134,16 @@ class Browser:
     def place(self, selector: str) -> dict[str, float]:
         """Where an element lies in the window, after scrolling to it."""
         return self.ask(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            "e.scrollIntoView({ block: 'center' });"
             "const { x, y, width, height } = e.getBoundingClientRect(); return { x, y, width, height }; })()"
         )
 
     def pointer(self, kind: str, x: float, y: float, button: str = "none") -> None:
         buttons = 1 if button == "left" else 0
-        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, buttons=buttons, clickCount=1)
+        self.call(
+            "Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, buttons=buttons, clickCount=1
+        )
 
     def click(self, selector: str) -> None:
         box = self.place(selector)

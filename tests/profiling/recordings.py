@@ -1,4 +1,4 @@
-"""Made-up recordings: a healthy run on GPUs, one on the CPU that decodes in its training process, an empty one."""
+"""Made-up recordings: a healthy run on GPUs, one on the CPU that decodes in its own process, an empty one."""
 
 from __future__ import annotations
 
@@ -115,9 +115,13 @@ def gpu_run(gpus: int = 1, samples: int = 180, step: float = 0.152, seed: int = 
         ],
         ["The GPU idles 8% of a step between kernels."],
         [
-            Change("Replay the step as a CUDA graph", "8% of a step is spent between kernels", 1.08, "measured"),
+            Change(
+                "Replay the step as a CUDA graph", "8% of a step is spent between kernels", 1.08, "measured"
+            ),
             Change("Fuse the normalisations", "they move 31 GB a step through memory", 1.06, "computed"),
-            Change("Train in FP8", "matrix products prevail and the chip has twice the peak", None, "computed"),
+            Change(
+                "Train in FP8", "matrix products prevail and the chip has twice the peak", None, "computed"
+            ),
         ],
     )
     return recording, summary, verdict
@@ -175,15 +179,28 @@ def _gpu_window() -> Window:
         ("<script>alert('op')</script>", 8, 0.003, 2e9, 8e9),
     ]
     ops = [
-        *(Op(name, "matrix", calls, took, work, 0.9 * work, moved, "bfloat16") for name, calls, took, work, moved in matrix),
-        *(Op(name, "memory", calls, took, work, work, moved, "bfloat16") for name, calls, took, work, moved in other),
+        *(
+            Op(name, "matrix", calls, took, work, 0.9 * work, moved, "bfloat16")
+            for name, calls, took, work, moved in matrix
+        ),
+        *(
+            Op(name, "memory", calls, took, work, work, moved, "bfloat16")
+            for name, calls, took, work, moved in other
+        ),
         # More than the memory can move: refused, never shown as 140%.
         Op("aten::fill_", "memory", 40, 0.0004, None, None, 1.9e9, "bfloat16"),
         Op("aten::_to_copy", "copy", 120, 0.029, None, None, 5.1e10, "float32"),
         Op("imagen_fast::adamw_step", "optimizer", 4, 0.011, 5e9, 5e9, 3.1e10, "float32"),
         Op("custom::mystery", "memory", 12, 0.002, None, None, None, None),
     ]
-    timeline = {"matrix": 0.389, "memory": 0.119, "copy": 0.029, "optimizer": 0.011, "data": 0.02, "idle": 0.062}
+    timeline = {
+        "matrix": 0.389,
+        "memory": 0.119,
+        "copy": 0.029,
+        "optimizer": 0.011,
+        "data": 0.02,
+        "idle": 0.062,
+    }
     return Window("cuda", steps, seconds, timeline, 1580, ops)
 
 

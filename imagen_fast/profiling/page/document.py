@@ -15,7 +15,7 @@ from imagen_fast.profiling.thinning import coarser
 # Numbers of samples and steps that a page carries: about 2 MB of it.
 MOST_NUMBERS = 150_000
 # A browser that honours this cannot fetch anything, whatever a name in the recording may hold.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; connect-src data:"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def write(recording: Recording, summary: Summary, verdict: Verdict, path: Path) -> None:

@@ -64,8 +64,12 @@ def absent_section(recording: Recording) -> Html:
         if gpu.index and gpu.absent == samples.gpus[0].absent:
             continue
         which = f"GPU {gpu.index}: " if len(samples.gpus) > 1 else "GPU: "
-        rows += [(which + (GPU[name].title if name in GPU else name), why) for name, why in gpu.absent.items()]
-    listed = tag("dl", *(part for name, why in rows for part in (tag("dt", name), tag("dd", why))), class_="facts")
+        rows += [
+            (which + (GPU[name].title if name in GPU else name), why) for name, why in gpu.absent.items()
+        ]
+    listed = tag(
+        "dl", *(part for name, why in rows for part in (tag("dt", name), tag("dd", why))), class_="facts"
+    )
     return tag(
         "section",
         tag("h2", "What was not recorded", id="absent"),
@@ -84,8 +88,8 @@ def download_section(kept: dict[str, Any], many: int) -> Html:
     told = (
         f" Numbers have {DIGITS} digits."
         if many == 1
-        else f" The recording is too long to lie in this page as it is: here one sample is the mean of {many}, and one "
-        f"step of every {many} is kept. The file beside this page has all of it."
+        else f" The recording is too long to lie in this page as it is: here one sample is the mean of {many}, "
+        f"and one step of every {many} is kept. The file beside this page has all of it."
     )
     return tag(
         "section",

@@ -12,7 +12,7 @@ class Html(str):
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Html:
-    """An element. `class_` is class, `data_value` is data-value; children and attributes of None are left out."""
+    """An element. `class_` is class, `data_value` data-value; children and attributes of None are left out."""
     written = "".join(_attribute(key, value) for key, value in attributes.items())
     if name in VOID:
         return Html(f"<{name}{written}>")
@@ -23,7 +23,9 @@ def join(*children: object) -> Html:
     """One after another, without an element around them."""
     return Html(
         "".join(
-            child if isinstance(child, Html) else escape(str(child)) for child in children if child is not None
+            child if isinstance(child, Html) else escape(str(child))
+            for child in children
+            if child is not None
         )
     )
 

@@ -1,7 +1,7 @@
 """Quantities over time, as SVG that keeps its text size whatever the width of the page.
 
-Places are percentages; only the curves lie in a nested picture of 1000 x 100 that is stretched. page.js zooms by
-that picture's `viewBox`, and reads the values under the pointer from the profile that the page carries.
+Places are percentages; only the curves lie in a nested picture of 1000 x 100 that is stretched. page.js zooms
+by that picture's `viewBox`, and reads the values under the pointer from the profile that the page carries.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def line_chart(
     courses = [course(time, line.values, MOST_POINTS[size]) for line in lines]
     low, high = _extent(courses, unit, limit)
     high = top or high
-    y_ticks = numbers.ticks(low, high, 2 if size == "small" else 4)
-    x_ticks = numbers.time_ticks(span, 3 if size == "small" else 8)
+    y_ticks = numbers.ticks(low, high, 3 if size == "small" else 5)
+    x_ticks = numbers.time_ticks(span, 5 if size == "small" else 8)
     place = _Places(span, low, high)
     within = limit is not None and limit <= high
     return tag(
@@ -68,7 +68,7 @@ def line_chart(
             "svg",
             tag("title", title, id=f"t{(own := next(ids))}"),
             tag("desc", description, id=f"d{own}"),
-            tag("g", *(_y_tick(place.percent_up(at), numbers.text(at, unit)) for at in y_ticks)),
+            tag("g", *(_y_tick(place.percent_up(at), numbers.tick(at, unit)) for at in y_ticks)),
             tag("g", *(_x_tick(100 * at / span, label) for at, label in x_ticks), class_="x-ticks"),
             tag(
                 "svg",
@@ -166,7 +166,10 @@ def _band(of: Course, place: _Places) -> str:
     text = ""
     for run in _runs(of):
         there = place.along(of.time[run])
-        upper, lower = _points(there, place.up(of.high[run])), _points(there[::-1], place.up(of.low[run])[::-1])
+        upper, lower = (
+            _points(there, place.up(of.high[run])),
+            _points(there[::-1], place.up(of.low[run])[::-1]),
+        )
         text += f"M{upper}L{lower}Z"
     return text
 

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from imagen_fast.profiling import numbers
-from imagen_fast.profiling.findings import BOTTLENECKS, Change, Summary, Verdict
+from imagen_fast.profiling.findings import Change, Summary, Verdict
 from imagen_fast.profiling.page.html import Html, tag
 from imagen_fast.profiling.recording import Peaks, Recording
 from imagen_fast.profiling.roofline import prevailing_type
+from imagen_fast.profiling.words import certainty, gain, sentence
 
 NOT_RECORDED = "it was not recorded"
-
-
-def sentence(verdict: Verdict) -> str:
-    """What bounds the run, as a sentence: `Decoding: processors that turn files into tensors do not keep up.`"""
-    meaning = BOTTLENECKS[verdict.bottleneck]
-    return f"{meaning[0].upper()}{meaning[1:]}."
-
-
-def certainty(confidence: float) -> str:
-    word = "high" if confidence >= 0.8 else "moderate" if confidence >= 0.5 else "low"
-    return f"{100 * confidence:.0f}% ({word})"
-
-
-def gain(change: Change) -> str:
-    """What a change promises, and where that is known from."""
-    if change.gain is None:
-        return "gain unknown"
-    return f"up to {change.gain:.2f}× as fast, {change.basis}"
 
 
 def verdict_section(verdict: Verdict) -> Html:
@@ -72,7 +55,11 @@ def figures_section(recording: Recording, summary: Summary) -> Html:
     absent = recording.absent
     no_steps = absent.get("steps", NOT_RECORDED)
     work = _why_no_utilisation(recording)
-    spread = f"spread {numbers.text(summary.step_spread, 'seconds')}" if summary.step_spread is not None else ""
+    spread = (
+        f"spread (IQR) {numbers.text(summary.step_spread, 'seconds')}"
+        if summary.step_spread is not None
+        else ""
+    )
     peak = _peak(recording)
     no_images = no_steps if summary.step_seconds is None else "the images of a step could not be told"
     no_gpu = recording.samples.absent.get("gpu", "no GPU's energy was recorded")
@@ -91,7 +78,9 @@ def figures_section(recording: Recording, summary: Summary) -> Html:
         shown = "refused" if refused else numbers.text(value, unit)
         note = refused or (missing if value is None else note)
         class_ = "tile missing" if refused or value is None else "tile"
-        tiles.append(tag("div", tag("dt", title), tag("dd", shown), tag("dd", note, class_="note"), class_=class_))
+        tiles.append(
+            tag("div", tag("dt", title), tag("dd", shown), tag("dd", note, class_="note"), class_=class_)
+        )
     known = {name for name, *_ in rows}
     others = [
         tag("li", f"{name.replace('_', ' ')}: {why}")

@@ -31,9 +31,10 @@ def operations_section(recording: Recording) -> Html:
             "section", title, tag("p", f"Not recorded: {why}.", class_="quiet"), aria_labelledby="operations"
         )
     steps = f"{window.steps} step" + ("s" if window.steps != 1 else "")
+    device, counted = ("GPU", "kernels") if window.device == "cuda" else (window.device.upper(), "operations")
     told = (
-        f"A window of {steps}, {numbers.text(window.seconds, 'seconds')} long, on the {window.device}: "
-        f"{window.launches / window.steps:,.0f} {'kernels' if window.device == 'cuda' else 'operations'} a step. "
+        f"A window of {steps}, {numbers.text(window.seconds, 'seconds')} long, on the {device}: "
+        f"{window.launches / window.steps:,.0f} {counted} a step. "
         "The profiler that sees every operation makes the window longer than steps outside it."
     )
     unplaced = len(window.ops) - len(placed(window.ops))
@@ -44,8 +45,8 @@ def operations_section(recording: Recording) -> Html:
         tag("h3", "Roofline"),
         tag(
             "p",
-            "Each point is an operation, its area the time it takes. Under the slope memory is the bound, under "
-            "the level the arithmetic units are; the nearer to the roof, the less there is to gain.",
+            "Each point is an operation, its area the time it takes. Under the slope memory is the bound, "
+            "under the level the arithmetic units are; the nearer to the roof, the less there is to gain.",
         ),
         roofline_chart(window, peaks),
         legend(),
@@ -57,14 +58,31 @@ def operations_section(recording: Recording) -> Html:
 
 
 def _unplaced(many: int, peaks: Peaks | None) -> str:
-    known = "Peak: unknown." if peaks is None or not peaks.source else f"Peaks: {peaks.device}, {peaks.source}."
+    rates = [
+        f"{name} {numbers.text(peak, 'operations/s')}"
+        for name, peak in (peaks.operations if peaks else {}).items()
+    ]
+    if peaks and peaks.bandwidth:
+        rates.append(f"memory {numbers.text(peaks.bandwidth, 'bytes/s')}")
+    known = (
+        f"Peaks of {peaks.device} ({peaks.source}): {', '.join(rates)}."
+        if peaks and rates
+        else "Peak: unknown."
+    )
     without = f" Not in the picture, since their operations or bytes are not known: {many}." if many else ""
     return known + without
 
 
 def _table(window: Window, peaks: Peaks | None) -> Html:
     heads = [
-        tag("th", name, scope="col", class_=kind, data_sort=kind, aria_sort="descending" if name == "time a step" else None)
+        tag(
+            "th",
+            name,
+            scope="col",
+            class_=kind,
+            data_sort=kind,
+            aria_sort="descending" if name == "time a step" else None,
+        )
         for name, kind in COLUMNS.items()
     ]
     ops = sorted(window.ops, key=lambda op: -op.seconds)
@@ -85,20 +103,27 @@ def _table(window: Window, peaks: Peaks | None) -> Html:
 
 def _row(op: Op, window: Window, peaks: Peaks | None) -> Html:
     share = op.seconds / window.seconds if window.seconds else None
-    share_cell = tag("td", numbers.text(share, "share"), data_value=share, style=f"--share: {100 * (share or 0):.1f}%")
-    share_cell = Html(share_cell.replace("<td", '<td class="share"', 1))
+    bar = f"--share: {100 * (share or 0):.1f}%"
+    share_cell = tag("td", numbers.text(share, "share"), class_="share", data_value=share, style=bar)
     nearest = reached(op, peaks)
     if nearest is None:
         peak = tag("td", numbers.UNKNOWN, class_="quiet", data_value=-1)
     elif nearest.share > 1:
         why = f"it would be {numbers.text(nearest.share, 'share')} of {nearest.of}"
-        peak = tag("td", "refused", tag("small", why), class_="quiet", data_value=-1)
+        peak = tag("td", "refused", tag("small", why), class_="quiet refused", data_value=-1)
     else:
-        peak = tag("td", numbers.text(nearest.share, "share"), tag("small", nearest.of), data_value=nearest.share)
+        peak = tag(
+            "td", numbers.text(nearest.share, "share"), tag("small", nearest.of), data_value=nearest.share
+        )
     return tag(
         "tr",
         tag("th", op.name, scope="row"),
-        tag("td", tag("span", class_=f"swatch kind-{op.kind}", title=KINDS.get(op.kind, op.kind)), op.kind, class_="text"),
+        tag(
+            "td",
+            tag("span", class_=f"swatch kind-{op.kind}", title=KINDS.get(op.kind, op.kind)),
+            op.kind,
+            class_="text",
+        ),
         _cell(op.calls / window.steps, ""),
         _cell(op.seconds / window.steps, "seconds"),
         share_cell,

@@ -51,8 +51,14 @@ def _steps_of(steps: Steps, at: int, recording: Recording) -> Html:
     source = f"steps.{at}."
     lines = [
         Line("waiting for data", steps.data, f"{source}data", "cause-data", filled=True),
-        Line("of that, decoded by the waiting thread", steps.data_cpu, f"{source}data_cpu", "cause-decoding", True),
-        Line("step", steps.seconds, f"{source}seconds"),
+        Line(
+            "of that, decoded by the waiting thread",
+            steps.data_cpu,
+            f"{source}data_cpu",
+            "cause-decoding",
+            True,
+        ),
+        Line("step", steps.seconds, f"{source}seconds", "ink"),
     ]
     beyond = f" {cut} beyond the top of the chart." if cut else ""
     which = f"Process {steps.pid}, rank {steps.rank} of {steps.world}: " if steps.world > 1 else ""
@@ -90,7 +96,10 @@ def machine_section(recording: Recording) -> Html:
     host = _multiples(samples.host, HOST, "samples.host.", samples.time, span, {})
     parts = [tag("h3", "Host"), host if samples.time else tag("p", "Nothing was sampled.", class_="quiet")]
     if not samples.gpus:
-        parts += [tag("h3", "GPU"), tag("p", f"None: {samples.absent.get('gpu', 'none was found')}.", class_="quiet")]
+        parts += [
+            tag("h3", "GPU"),
+            tag("p", f"None: {samples.absent.get('gpu', 'none was found')}.", class_="quiet"),
+        ]
     if len(samples.gpus) > 1:
         parts += [tag("h3", "GPUs side by side, medians"), _side_by_side(samples.gpus)]
     for at, gpu in enumerate(samples.gpus):

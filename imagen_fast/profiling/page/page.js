@@ -28,6 +28,13 @@ function three(value) {
   return rounded.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+function percent(value) {
+  const size = Math.abs(value);
+  if (size < 0.01) return "0";
+  if (size < 0.995) return String(Number(value.toPrecision(2)));
+  return value.toFixed(size < 99.95 ? 1 : 0);
+}
+
 function duration(seconds) {
   if (seconds < 120) return `${three(seconds)} s`;
   const minutes = Math.floor(Math.round(seconds) / 60);
@@ -37,7 +44,7 @@ function duration(seconds) {
 
 function written(value, unit) {
   if (value === null || value === undefined) return "unknown";
-  if (unit === "share") return `${Math.abs(value) >= 1e-4 ? three(100 * value) : 0}%`;
+  if (unit === "share") return `${percent(100 * value)}%`;
   if (unit === "seconds" && value >= 120) return duration(value);
   if (unit === "°C") return `${value.toFixed(0)} °C`;
   if (unit === "cores" || unit === "") return `${three(value)} ${unit}`.trimEnd();
@@ -93,7 +100,7 @@ function TimeChart(box) {
   const bands = [...box.querySelectorAll(".band")];
   const drawn = lines.map((line) => line.getAttribute("d"));
   const ticks = box.querySelector(".x-ticks");
-  const few = box.classList.contains("small") ? 3 : 8;
+  const few = box.classList.contains("small") ? 5 : 8;
   const { unit } = box.dataset;
   const low = Number(box.dataset.low), high = Number(box.dataset.high);
   this.span = Number(box.dataset.span);

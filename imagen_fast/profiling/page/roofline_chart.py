@@ -1,4 +1,4 @@
-"""The roofline picture: every operation by its operations a byte and a second, under what the device can do."""
+"""The roofline picture: every operation by its operations a byte and a second, under the device's roofs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import count
 from imagen_fast.profiling import numbers
 from imagen_fast.profiling.page.html import Html, join, tag
 from imagen_fast.profiling.recording import Peaks, Window
-from imagen_fast.profiling.roofline import KINDS, placed, prevailing_type, short_name
+from imagen_fast.profiling.roofline import KINDS, placed, prevailing_type, reached, short_name
 
 # Pixels that labels are laid out for; the picture itself is as wide as the page.
 WIDE, NARROW, HEIGHT = 860, 250, 400
@@ -36,9 +36,12 @@ def roofline_chart(window: Window, peaks: Peaks | None) -> Html:
     dots = []
     # The longest first, so that smaller ones lie on top.
     for (op, intensity, rate), (left, top), radius in zip(points, spots, radii, strict=True):
+        roof = reached(op, peaks)
+        impossible = roof is not None and roof.share > 1
         told = (
             f"{op.name}: {numbers.text(rate, 'operations/s')}, {numbers.three(intensity)} operations a byte, "
             f"{numbers.text(op.seconds / window.steps, 'seconds')} a step"
+            f"{'; refused, since it lies above its roof' if impossible else ''}"
         )
         dots.append(
             tag(
@@ -46,7 +49,7 @@ def roofline_chart(window: Window, peaks: Peaks | None) -> Html:
                 cx=f"{100 * left:.2f}%",
                 cy=f"{100 * top:.2f}%",
                 r=f"{radius:.1f}",
-                class_=f"dot kind-{op.kind}",
+                class_=f"dot kind-{op.kind}" + (" impossible" if impossible else ""),
                 data_told=told,
             )
         )
@@ -73,28 +76,29 @@ def roofline_chart(window: Window, peaks: Peaks | None) -> Html:
 
 
 def _described(longest: str, many: int, peaks: Peaks | None) -> str:
-    roofs = "with the roofs of the device" if peaks and peaks.bandwidth else "without a roof: the peak is unknown"
+    roofs = (
+        "with the roofs of the device" if peaks and peaks.bandwidth else "without a roof: the peak is unknown"
+    )
     return f"{many} operations, {roofs}. {longest} takes the longest. The table below has every figure."
 
 
 class _Log:
-    """A logarithmic axis of whole decades around the values."""
+    """A logarithmic axis somewhat beyond the values."""
 
     def __init__(self, values: list[float]) -> None:
-        self.first = math.floor(math.log10(min(values)) - 0.1)
-        self.last = math.ceil(math.log10(max(values)) + 0.1)
+        self.first, self.last = math.log10(min(values)) - 0.4, math.log10(max(values)) + 0.4
 
     def share(self, value: float) -> float:
         return (math.log10(value) - self.first) / (self.last - self.first)
 
     def decades(self) -> list[float]:
         every = max(1, round((self.last - self.first) / 7))
-        return [10.0**power for power in range(self.first, self.last + 1, every)]
+        return [10.0**power for power in range(math.ceil(self.first), math.floor(self.last) + 1, every)]
 
 
 def _x_tick(x: _Log, at: float) -> Html:
     left = f"{100 * x.share(at):.2f}%"
-    label = numbers.three(at).rstrip("0").rstrip(".") if at < 1 else f"{at:,.0f}"
+    label = numbers.tick(at, "")
     return join(
         tag("line", x1=left, x2=left, y1="0", y2="100%", class_="grid"),
         tag("text", label, x=left, y="100%", dy="1.4em", class_="x-tick"),
@@ -103,10 +107,9 @@ def _x_tick(x: _Log, at: float) -> Html:
 
 def _y_tick(y: _Log, at: float) -> Html:
     top = f"{100 * (1 - y.share(at)):.2f}%"
-    amount, _, unit = numbers.text(at, "operations/s").partition(" ")
     return join(
         tag("line", x1="0", x2="100%", y1=top, y2=top, class_="grid"),
-        tag("text", f"{amount.partition('.')[0]} {unit}", x="-8", y=top, dy="0.32em", class_="y-tick"),
+        tag("text", numbers.tick(at, "operations/s"), x="-8", y=top, dy="0.32em", class_="y-tick"),
     )
 
 
@@ -118,33 +121,38 @@ def _roofs(
     peaks: Peaks | None,
     prevailing: str | None,
 ) -> list[Html]:
+    """Lines with their names. No operation lies above its roof, so the names do."""
+    if not arithmetic and not bandwidth:
+        device = peaks.device if peaks else "this device"
+        told = f"no roof: the peak of {device} is unknown"
+        return [tag("text", told, x="100%", y="16", text_anchor="end", class_="roof-label")]
     parts = []
     for name, peak in arithmetic.items():
-        ridge = x.share(peak / bandwidth) if bandwidth else 0.0
-        top = 1 - y.share(peak)
-        faint = "" if name == prevailing else " faint"
-        parts.append(_roof(ridge, top, 1, top, f"roof{faint}"))
-        label = f"{name} {numbers.text(peak, 'operations/s')}"
-        parts.append(tag("text", label, x="100%", y=f"{100 * top:.2f}%", dy="-0.5em", class_="roof-label end"))
-    if bandwidth:
-        left, right = 10.0**x.first, 10.0**x.last
-        highest = max(arithmetic.values(), default=10.0**y.last)
-        until = min(right, highest / bandwidth)
-        start = max(left, 10.0**y.first / bandwidth)
-        if start < until:
-            parts.append(
-                _roof(x.share(start), 1 - y.share(start * bandwidth), x.share(until), 1 - y.share(until * bandwidth))
-            )
-            low = 100 * (1 - y.share(start * bandwidth))
-            label = f"memory {numbers.text(bandwidth, 'bytes/s')}"
-            place = {"x": f"{100 * x.share(start):.2f}%", "y": f"{low:.2f}%", "dx": "14", "dy": "-8"}
-            parts.append(tag("text", label, class_="roof-label", **place))
-    if not parts:
-        device = peaks.device if peaks else "this device"
-        parts.append(
-            tag("text", f"no roof: the peak of {device} is unknown", x="100%", y="16", class_="roof-label end")
+        ridge, top = x.share(peak / bandwidth) if bandwidth else 0.0, 1 - y.share(peak)
+        parts.append(_roof(ridge, top, 1, top, "roof" if name == prevailing else "roof faint"))
+        only = "" if name == prevailing else " wide-only"
+        beside = (
+            {"text_anchor": "end", "dx": "-10", "dy": "0.32em"} if bandwidth else {"dx": "6", "dy": "-0.5em"}
         )
+        label = f"{name} {numbers.tick(peak, 'operations/s')}"
+        parts.append(_roof_label(label, ridge, top, f"roof-label{only}", **beside))
+    if bandwidth:
+        # From where the slope enters the picture to where it meets the highest level.
+        highest = max(arithmetic.values(), default=10.0**y.last)
+        first = max(x.first, y.first - math.log10(bandwidth))
+        last = min(x.last, math.log10(highest / bandwidth))
+        if first < last:
+            (x1, y1), (x2, y2), (x3, y3) = (
+                (x.share(10**at), 1 - y.share(bandwidth * 10**at)) for at in (first, last, (first + last) / 2)
+            )
+            parts.append(_roof(x1, y1, x2, y2))
+            label = f"memory {numbers.tick(bandwidth, 'bytes/s')}"
+            parts.append(_roof_label(label, x3, y3, "roof-label", text_anchor="end", dx="-14"))
     return parts
+
+
+def _roof_label(label: str, left: float, top: float, class_: str, **beside: str) -> Html:
+    return tag("text", label, x=f"{100 * left:.2f}%", y=f"{100 * top:.2f}%", class_=class_, **beside)
 
 
 def _roof(x1: float, y1: float, x2: float, y2: float, class_: str = "roof") -> Html:

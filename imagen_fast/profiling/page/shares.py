@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from imagen_fast.profiling import numbers
-from imagen_fast.profiling.findings import BOTTLENECKS, Summary
+from imagen_fast.profiling.findings import Summary
 from imagen_fast.profiling.page.html import Html, tag
 from imagen_fast.profiling.recording import Ceilings, Recording
-
-
-def cause(name: str) -> str:
-    """The name of a cause for people: what stands before the colon."""
-    return BOTTLENECKS[name].partition(":")[0].partition(" between ")[0]
+from imagen_fast.profiling.words import cause
 
 
 def shares_section(recording: Recording, summary: Summary) -> Html:
@@ -19,9 +15,16 @@ def shares_section(recording: Recording, summary: Summary) -> Html:
     parts: list[Html | None] = []
     if shares:
         ordered = sorted(shares.items(), key=lambda item: -item[1])
-        parts += [_stacked(ordered, summary.step_seconds, _scale(ceilings, summary)), _legend(ordered, summary)]
+        parts += [
+            _stacked(ordered, summary.step_seconds, _scale(ceilings, summary)),
+            _legend(ordered, summary),
+        ]
     else:
-        why = recording.absent.get("window") or recording.absent.get("steps") or "nothing that tells was recorded"
+        why = (
+            recording.absent.get("window")
+            or recording.absent.get("steps")
+            or "nothing that tells was recorded"
+        )
         parts.append(tag("p", f"Not known: {why}.", class_="quiet"))
     parts += _ceilings(ceilings, recording.absent, _scale(ceilings, summary))
     return tag(
@@ -46,9 +49,11 @@ def _stacked(shares: list[tuple[str, float]], seconds: float | None, scale: floa
         bars.append(
             tag("rect", x=f"{left:.2f}%", width=f"{wide:.2f}%", height="100%", class_=f"cause-{name}")
         )
-        if share * width >= 0.08:
+        if share * width >= 0.12:
             label = numbers.text(round(share, 3), "share")
-            bars.append(tag("text", label, x=f"{left + wide / 2:.2f}%", y="50%", dy="0.34em", class_="on-bar"))
+            bars.append(
+                tag("text", label, x=f"{left + wide / 2:.2f}%", y="50%", dy="0.34em", class_="on-bar")
+            )
         start += share
     return tag(
         "svg",
@@ -79,7 +84,10 @@ def _legend(shares: list[tuple[str, float]], summary: Summary) -> Html:
 def _ceilings(ceilings: Ceilings | None, absent: dict[str, str], scale: float) -> list[Html]:
     title = tag("h3", "Measured by taking something away")
     if ceilings is None:
-        return [title, tag("p", f"Not measured: {absent.get('ceilings', 'it was not asked for')}.", class_="quiet")]
+        return [
+            title,
+            tag("p", f"Not measured: {absent.get('ceilings', 'it was not asked for')}.", class_="quiet"),
+        ]
     rows = [
         ("as it runs", ceilings.as_is, ""),
         ("the same batch again: no input to wait for", ceilings.same_batch, "same_batch"),
@@ -93,6 +101,12 @@ def _ceilings(ceilings: Ceilings | None, absent: dict[str, str], scale: float) -
             gained = f" ({ceilings.as_is / seconds:.2f}× as fast)" if key else ""
             shown = numbers.text(seconds, "seconds") + gained
         wide = f"--wide: {100 * min(1, (seconds or 0) / scale):.2f}%"
-        bars.append(tag("li", tag("span", f"{name}: ", tag("strong", shown)), tag("i", style=wide), class_="bar"))
-    rounds = tag("p", f"Median of {ceilings.rounds} rounds, in turn.", class_="quiet") if ceilings.rounds else Html("")
+        bars.append(
+            tag("li", tag("span", f"{name}: ", tag("strong", shown)), tag("i", style=wide), class_="bar")
+        )
+    rounds = (
+        tag("p", f"Median of {ceilings.rounds} rounds, in turn.", class_="quiet")
+        if ceilings.rounds
+        else Html("")
+    )
     return [title, tag("ul", *bars, class_="bars"), rounds]
