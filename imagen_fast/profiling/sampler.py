@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -95,9 +96,7 @@ class Sampler:
             self._sample()
             self._costs = [*self._costs[-31:], time.thread_time() - before]
             self._spare()
-            # From when it was due, not from now: the samples do not drift. What was missed is left out.
-            now = time.monotonic()
-            due += self._interval * max(1, -(-(now - due) // self._interval))
+            due = after(due, self._interval, time.monotonic())
 
     def _sample(self, last: bool = False) -> None:
         values = self._read()
@@ -122,6 +121,11 @@ class Sampler:
         """Sample more seldom where a sample costs more than its share."""
         if not self._fixed and len(self._costs) >= _WARM and self._cost() > _SHARE * self._interval:
             self._interval *= 2
+
+
+def after(due: float, interval: float, now: float) -> float:
+    """When the next sample is due: from when the last was, so that they do not drift; without those missed."""
+    return due + interval * max(1.0, math.ceil((now - due) / interval))
 
 
 _NEVER = {

@@ -6,6 +6,7 @@ what drivers, virtual GPUs and MIG instances do.
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -24,12 +25,13 @@ class Fake:
         driver: a code with which `nvmlInit` fails.
     """
 
-    def __init__(self, *gpus: FakeGpu, driver: int | None = None, without: tuple[str, ...] = ()) -> None:
+    def __init__(self, *gpus: FakeGpu, driver: int | None = None) -> None:
         self.gpus, self.driver, self.open = list(gpus), driver, 0
         self.calls: dict[str, int] = {}
-        self.samples = 0
+        self.samples: dict[int, Any] = {}
+        self._address = 0
         for name in dir(pynvml):
-            if name.startswith(_TAKEN) and not name.startswith(without or ("\0",)):
+            if name.startswith(_TAKEN):
                 setattr(self, name, getattr(pynvml, name))
 
     def __getattr__(self, name: str) -> Any:
@@ -59,41 +61,49 @@ class Fake:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> FakeGpu:
         return self.gpus[index]
 
-    # GPM has structures of its own.
+    # GPM's samples are pointers to something opaque, and the structure that takes them is pynvml's own.
 
     def c_nvmlGpmMetricsGet_t(self) -> Any:
-        return SimpleNamespace(metrics=[SimpleNamespace() for _ in range(32)])
+        return pynvml.c_nvmlGpmMetricsGet_t()
 
     def nvmlGpmSampleAlloc(self) -> Any:
-        self.samples += 1
-        return SimpleNamespace(gpu=None)
+        self._address += 64
+        self.samples[self._address] = None
+        return ctypes.cast(ctypes.c_void_p(self._address), pynvml.c_nvmlGpmSample_t)
 
     def nvmlGpmSampleFree(self, sample: Any) -> None:
-        self.samples -= 1
+        del self.samples[_address(sample)]
 
     def nvmlGpmSampleGet(self, gpu: FakeGpu, sample: Any) -> None:
         gpu.answer("nvmlGpmSampleGet")
-        sample.gpu, sample.instance = gpu, None
+        self.samples[_address(sample)] = (gpu, None)
 
     def nvmlGpmMigSampleGet(self, gpu: FakeGpu, instance: int, sample: Any) -> None:
         gpu.answer("nvmlGpmMigSampleGet")
-        sample.gpu, sample.instance = gpu, instance
+        self.samples[_address(sample)] = (gpu, instance)
 
     def nvmlGpmMetricsGet(self, asked: Any) -> None:
         assert asked.version == pynvml.NVML_GPM_METRICS_GET_VERSION
-        assert asked.sample1 is not asked.sample2
-        assert asked.sample1.gpu is asked.sample2.gpu
-        asked.sample2.gpu.answer("nvmlGpmMetricsGet")
+        earlier, later = _address(asked.sample1), _address(asked.sample2)
+        assert earlier != later
+        assert self.samples[earlier] == self.samples[later]
+        gpu, _ = self.samples[later]
+        gpu.answer("nvmlGpmMetricsGet")
         for metric in asked.metrics[: asked.numMetrics]:
-            value = asked.sample2.gpu.metrics.get(metric.metricId)
+            value = gpu.metrics.get(metric.metricId)
             metric.nvmlReturn = pynvml.NVML_ERROR_NOT_SUPPORTED if value is None else pynvml.NVML_SUCCESS
             metric.value = 0.0 if value is None else value
+
+
+def _address(sample: Any) -> int:
+    return ctypes.cast(sample, ctypes.c_void_p).value or 0
 
 
 @dataclass
 class FakeGpu:
     """Args:
-    answers: by function; an int of `refuse` stands for the error of that code.
+    answers: by function.
+    refuse: by function the code of its error.
     metrics: GPM's, by number, in percent and MiB/s.
     """
 
@@ -112,11 +122,7 @@ class FakeGpu:
         if name in self.refuse:
             raise pynvml.NVMLError(self.refuse[name])
         given = self.answers.get(name, _HEALTHY.get(name))
-        if callable(given):
-            return given(self, *rest)
-        if given is None:
-            return None
-        return given
+        return given(self, *rest) if callable(given) else given
 
 
 def _mig_handle(gpu: FakeGpu, place: int) -> FakeGpu:
