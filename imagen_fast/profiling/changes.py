@@ -1,4 +1,4 @@
-"""What to try: each change takes away a part of one cause's share of the time, from which its gain follows."""
+"""What to try: each change takes away a part of a cause's share of the time; its gain follows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from imagen_fast.profiling.summary import mean, prevailing
 # Below this gain it is not worth the work.
 _LEAST_GAIN = 1.03
 _MOST = 3
+# Of changes without a number, only those are told that concern at least this share of the time.
+_CHIEF = 0.4
 
 # Parts of a cause's time that a change takes away where nothing tells how much; each is a plain guess on the
 # cautious side.
@@ -29,7 +31,7 @@ def changes(recording: Recording, summary: Summary) -> list[Change]:
         change
         for cause, share in summary.shares.items()
         for change in _OF.get(cause, _nothing)(recording, summary, share)
-        if change.gain is None or change.gain >= _LEAST_GAIN
+        if (share >= _CHIEF if change.gain is None else change.gain >= _LEAST_GAIN)
     ]
     # What has no number goes last, but is told.
     return sorted(found, key=lambda change: -(change.gain or 0.0))[:_MOST]
@@ -68,9 +70,9 @@ def _data(recording: Recording, summary: Summary, share: float) -> Made:
         basis,
     )
     workers = recording.steps[0].workers or 0
+    who = f"more workers than {workers}" if workers else "workers beside the training"
     yield Change(
-        f"read further ahead: {'more workers than ' + str(workers) if workers else 'workers beside the training'}"
-        ", and a larger prefetch_factor",
+        f"read further ahead: {who}, and a larger prefetch_factor",
         "while one reader waits for storage, others can wait at the same time",
         _gain(share, _HALF),
         "computed",
@@ -140,9 +142,10 @@ def _launching(recording: Recording, summary: Summary, share: float) -> Made:
             "measured" if measured else "computed",
         )
         if recording.window is not None and recording.window.syncs:
+            syncs = recording.window.syncs / recording.window.steps
             yield Change(
                 "read losses and metrics (.item(), .cpu(), print) every hundredth step only",
-                f"the host waits for the GPU {recording.window.syncs / recording.window.steps:.1f} times a step",
+                f"the host waits for the GPU {syncs:.1f} times a step",
                 None,
                 "computed",
             )

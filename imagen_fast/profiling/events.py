@@ -53,6 +53,7 @@ class Event:
     call: Call | None = None
     parent: Event | None = field(default=None, repr=False)
     inner: float = 0.0  # seconds of those directly inside
+    composite: bool = False  # others inside it move what it is given
 
     @classmethod
     def of(cls, event: Any) -> Event:
@@ -119,6 +120,7 @@ def _nest(events: Sequence[Event]) -> None:
             if open_ and event.end <= open_[-1].end:
                 event.parent = open_[-1]
                 event.parent.inner += event.seconds
+                event.parent.composite |= event.call is not None and event.call.bytes is not None
             open_.append(event)
 
 
@@ -126,15 +128,21 @@ def _owner(event: Event) -> Event:
     """The outermost operation that it ran inside and that has a formula, else the operation itself."""
     counted = event
     for outer in event.above():
-        if outer.call is not None and outer.call.operations() is not None:
+        if outer.call is not None and outer.call.operations is not None:
             counted = outer
     return counted
+
+
+def _hands_on(event: Event) -> bool:
+    """Whether it only calls others, or does so little that handing it out takes longer: it is no work."""
+    owner = _owner(event)
+    return owner.call is None or owner.call.small or (owner is event and event.composite)
 
 
 def _kind(owner: Event) -> str:
     if owner.name.startswith(_COMMUNICATION):
         return "communication"
-    if owner.call is not None and owner.call.operations() is not None:
+    if owner.call is not None and owner.call.operations is not None:
         return "matrix"
     if any(outer.name.startswith("Optimizer.step") for outer in owner.above()):
         return "optimizer"
@@ -165,9 +173,8 @@ class _Window:
             elif event.name == DATA:
                 self._timeline["data"] += event.seconds
             elif event.is_op and not any(outer.name == DATA for outer in event.above()):
-                work = max(event.own - handing_out, 0.0)
                 self._launches += 1
-                self._add(event, work)
+                self._add(event, max(event.own - handing_out, 0.0), of_timeline=not _hands_on(event))
                 busy.append((event.begin, event.end))
         # While this thread did nothing of its own, it waited for what others sent.
         idle = _without(_union(waits), _union(busy))
@@ -206,7 +213,8 @@ class _Window:
         if id(owner) not in self._counted:
             self._counted.add(id(owner))
             line.calls += 1
-            self._count(line, owner)
+            if not (owner.composite and owner.call is not None and owner.call.operations is None):
+                self._count(line, owner)
 
     def _line(self, event: Event, kind: str, seconds: float, call: Call | None) -> Op:
         dtype = None if call is None else call.dtype
@@ -220,7 +228,7 @@ class _Window:
         call = owner.call
         if call is None:
             return
-        operations, moved = call.operations(), call.bytes()
+        operations, moved = call.operations, call.bytes
         if operations is not None:
             again = call.again(operations)
             # A forward pass that is recorded inside a backward one is made again, by checkpointing.

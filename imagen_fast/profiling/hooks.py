@@ -1,6 +1,6 @@
 """Where the profiler listens in a program: loaders that are waited for, optimisers that update weights.
 
-Each function is called once, when the module that it watches has been imported.
+Each function is called once, with the module that it watches, when that has been imported.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 from imagen_fast.profiling import journal
 
 
-def watch_torch() -> None:
+def watch_torch(torch: ModuleType) -> None:
     from torch.autograd import profiler
     from torch.optim.optimizer import register_optimizer_step_post_hook
     from torch.utils.data import dataloader
@@ -39,22 +40,20 @@ def watch_torch() -> None:
     theirs._prepare_trace = _prepare_trace
 
 
-def watch_loader() -> None:
-    from imagen_fast.data.loader import Loader
-
-    prefetch = Loader._prefetch
+def watch_loader(module: ModuleType) -> None:
+    loader: Any = module.Loader
+    prefetch = loader._prefetch
 
     @functools.wraps(prefetch)
     def _prefetch(self: Any, starts: Any) -> Any:
         return _Watched(prefetch(self, starts), self._pool._max_workers)
 
-    Loader._prefetch = _prefetch  # type: ignore[method-assign]
+    loader._prefetch = _prefetch
 
 
-def watch_optimizer() -> None:
-    from imagen_fast.train.optimizer import MasterAdamW
-
-    update = MasterAdamW.step
+def watch_optimizer(module: ModuleType) -> None:
+    optimizer: Any = module.MasterAdamW
+    update = optimizer.step
 
     @functools.wraps(update)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -62,7 +61,7 @@ def watch_optimizer() -> None:
         _updated(self)
         return made
 
-    MasterAdamW.step = step  # type: ignore[method-assign]
+    optimizer.step = step
 
 
 def _updated(optimizer: object) -> None:

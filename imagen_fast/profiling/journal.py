@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from imagen_fast.profiling import program
@@ -39,10 +40,8 @@ def current() -> Journal | None:
 def open_for(task: program.Task) -> None:
     """Begin the journal of this process; it is written at its end, too."""
     global _current
+    close()
     _current = Journal(task)
-    atexit.register(close)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_forget)
 
 
 def close() -> None:
@@ -56,6 +55,11 @@ def _forget() -> None:
     # A forked worker is no training process, and the parent's threads are not there.
     global _current
     _current = None
+
+
+atexit.register(close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class Journal:
@@ -73,6 +77,7 @@ class Journal:
         self._data = self._data_cpu = 0.0
         self._images = 0
         self._seen = 0
+        self._delay = _Delay()
         self._done = threading.Event()
         self._writer = threading.Thread(
             target=self._write_now_and_then, name="imagen-fast-profile", daemon=True
@@ -151,6 +156,8 @@ class Journal:
 
     def _keep(self, now: float) -> None:
         self._seen += 1
+        if self._seen == 1:
+            self._delay = _Delay(threading.get_native_id())
         steps = self.steps
         if self._seen % steps.every:
             return
@@ -173,6 +180,7 @@ class Journal:
     def write(self) -> None:
         if not self.steps.end and self.phases.window is None:
             return  # a process that trains nothing
+        self.steps.delayed = self._delay.share()
         made = program.part(
             self.steps, self.phases.window, self.phases.ceilings, _machine(), dict(self.phases.absent)
         )
@@ -192,6 +200,26 @@ class Journal:
             with suppress(RuntimeError):  # a list grew while it was being copied: next time
                 self.write()
             wait = max(_WRITE_EVERY, (time.thread_time() - begun) / _WRITE_SHARE)
+
+
+class _Delay:
+    """How much of the time since it was made a thread waited for a processor (Linux tells)."""
+
+    def __init__(self, thread: int = 0) -> None:
+        self._file = Path(f"/proc/self/task/{thread}/schedstat")
+        self._begun, self._before = time.monotonic(), self._read()
+
+    def share(self) -> float | None:
+        now = self._read()
+        if now is None or self._before is None:
+            return None
+        return round((now - self._before) / max(time.monotonic() - self._begun, 1e-9), 4)
+
+    def _read(self) -> float | None:
+        try:
+            return int(self._file.read_text().split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):
+            return None
 
 
 def images_in(batch: Any) -> int:

@@ -7,7 +7,7 @@ what it lacks: attention on the CPU, and the shape that a convolution gives.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, cached_property
 from math import prod
 from typing import Any
 
@@ -27,6 +27,17 @@ _BYTES = {
     "c10::BFloat16": 2, "short": 2, "unsigned char": 1, "signed char": 1, "bool": 1,
 }  # fmt: skip
 _TYPES = {"float": "float32", "double": "float64", "c10::Half": "float16", "c10::BFloat16": "bfloat16"}
+# Of what is large enough to take time: below, a call costs what it takes to hand it out.
+_SMALL_BYTES, _SMALL_OPERATIONS = 32 * 1024, 100_000
+# Look at memory in another way, or ask for some; nothing is read or written.
+_MOVE_NOTHING = {
+    "alias", "as_strided", "as_strided_", "chunk", "detach", "detach_", "empty", "empty_like",
+    "empty_strided", "expand", "expand_as", "flatten", "item", "lift_fresh", "movedim", "narrow",
+    "new_empty", "new_empty_strided", "numpy_T", "permute", "resize_", "resolve_conj", "resolve_neg",
+    "result_type", "select", "slice", "split", "split_with_sizes", "squeeze", "squeeze_", "t",
+    "transpose", "transpose_", "unbind", "unflatten", "unfold", "unsqueeze", "unsqueeze_", "view",
+    "view_as", "_local_scalar_dense", "_reshape_alias", "_unsafe_view",
+}  # fmt: skip
 # Give few numbers of many.
 _REDUCTIONS = {
     "sum",
@@ -35,7 +46,6 @@ _REDUCTIONS = {
     "linalg_vector_norm",
     "amax",
     "argmax",
-    "_local_scalar_dense",
     "all",
     "any",
 }
@@ -48,6 +58,7 @@ class Call:
         self.name = name
         self._shapes, self._types, self._values = shapes, types, values
 
+    @cached_property
     def operations(self) -> float | None:
         """Carried out, two for a multiplication with an addition; None where there is no formula."""
         formula = _formula(self.name)
@@ -71,8 +82,12 @@ class Call:
         name = self.name.lower()
         return operations / 5 if "attention" in name and "backward" in name else 0.0
 
+    @cached_property
     def bytes(self) -> float | None:
-        """Of inputs once, and of an output as large as the largest; views and what is empty move nothing."""
+        """Of inputs once, and of an output as large as the largest; None where nothing is moved."""
+        base = self.name.partition("::")[2]
+        if base in _MOVE_NOTHING:
+            return None
         sizes = [
             prod(shape) * _BYTES.get(kind, 4)
             for shape, kind in zip(self._shapes, self._types, strict=True)
@@ -80,7 +95,6 @@ class Call:
         ]
         if not sizes:
             return None
-        base = self.name.partition("::")[2]
         written = 0 if base in _REDUCTIONS or base.endswith("_") else max(sizes)
         if base in ("mm", "bmm"):
             (first, second), size = self._shapes[:2], _BYTES.get(self._types[0], 4)
@@ -88,6 +102,11 @@ class Call:
         elif base == "addmm":
             written = self._shapes[1][0] * self._shapes[2][1] * _BYTES.get(self._types[1], 4)
         return float(sum(sizes) + written)
+
+    @property
+    def small(self) -> bool:
+        """Whether its work takes less time than handing it out."""
+        return (self.bytes or 0.0) <= _SMALL_BYTES and (self.operations or 0.0) <= _SMALL_OPERATIONS
 
     @property
     def dtype(self) -> str | None:

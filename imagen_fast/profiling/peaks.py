@@ -1,4 +1,4 @@
-"""What a device can do at most: of a GPU that is known what its maker publishes, of a CPU what is measured."""
+"""What a device can do at most: of a known GPU what its maker publishes, of a CPU what is measured."""
 
 from __future__ import annotations
 

@@ -30,6 +30,8 @@ _WATCHED = {
     "imagen_fast.data.loader": "watch_loader",
     "imagen_fast.train.optimizer": "watch_optimizer",
 }
+# Whether this process has its listeners, which stay where they are when nobody records.
+_watching = False
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,14 @@ def begin() -> None:
 
 
 def attach(folder: Path, start: float, *, window: int, ceilings: bool) -> None:
-    """Watch this process, from now on and once; what is imported later is watched when it is."""
+    """Watch this process, from now on; what is imported later is watched when it is."""
     from imagen_fast.profiling import journal
 
+    global _watching
     journal.open_for(Task(folder, start, window, ceilings))
-    _when_imported(_watch)
+    if not _watching:
+        _watching = True
+        _when_imported(_watch)
 
 
 def detach() -> None:
@@ -97,7 +102,7 @@ def detach() -> None:
 def _watch(name: str) -> None:
     from imagen_fast.profiling import hooks
 
-    getattr(hooks, _WATCHED[name])()
+    getattr(hooks, _WATCHED[name])(sys.modules[name])
 
 
 def _when_imported(then: Callable[[str], None]) -> None:

@@ -65,6 +65,8 @@ class Steps:
             where a DataLoader is waited for, of all threads where it is our own loader.
         images: in the batches of the step; 0 where it could not be told.
         workers: processes or threads that prepare batches beside it; None where not known.
+        delayed: share of the time in which the training thread could have run, but had no processor; None
+            where the system does not tell.
         every: of how many steps one is kept; more than 1 in a run so long that all would be too many.
     """
 
@@ -78,6 +80,7 @@ class Steps:
     data_cpu: list[float] = field(default_factory=list)
     images: list[int] = field(default_factory=list)
     workers: int | None = None
+    delayed: float | None = None
     every: int = 1
 
 

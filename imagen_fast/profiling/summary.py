@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 
 from imagen_fast.profiling.findings import Summary
 from imagen_fast.profiling.recording import Op, Peaks, Recording, Series, Steps, Window
@@ -12,7 +13,7 @@ from imagen_fast.profiling.recording import Op, Peaks, Recording, Series, Steps,
 _FIRST = 10
 # A step that takes so many times the usual, waiting for data aside, was interrupted by something else.
 _PAUSE = 3.0
-# Of other programs' work, the share of the machine below which it does not matter.
+# Of the machine, what other programs use without being in anybody's way.
 _LITTLE = 0.1
 
 
@@ -39,7 +40,7 @@ def summarise(recording: Recording) -> Summary:
 def _steady(steps: Steps) -> Steps:
     skip = min(_FIRST, len(steps.end) // 4)
     kept = {name: getattr(steps, name)[skip:] for name in ("end", "seconds", "data", "data_cpu", "images")}
-    return Steps(steps.pid, steps.rank, steps.world, steps.boundary, **kept, workers=steps.workers)
+    return replace(steps, **kept)
 
 
 def _work(steps: Steps) -> list[float]:
@@ -191,7 +192,7 @@ def prepared_share(recording: Recording, steps: Steps) -> float:
         return 0.0
     cores = recording.machine.get("cores") or 1
     beside = min(max(steps.workers or 1, 1), cores)
-    in_process = sum(steps.data_cpu) / waited
+    in_process = sum(steps.data_cpu) / waited / max(1 - (steps.delayed or 0.0), 0.1)
     in_workers = mean(recording.samples.host, "workers_cpu") or 0.0
     own_threads = in_process / (beside if in_process > 1 else 1)
     return min(max(own_threads, in_workers / beside if steps.workers else 0.0), 1.0)
@@ -206,14 +207,13 @@ def taken_away(recording: Recording) -> float:
 
 
 def others(recording: Recording) -> float:
-    """The share of the processors that other programs used while something waited for a processor."""
+    """The share of the time in which training waited for a processor that other programs used."""
     host, cores = recording.samples.host, recording.machine.get("cores") or 1
     everything, own = mean(host, "machine_cpu"), mean(host, "cpu")
-    pressure = mean(host, "cpu_pressure")
-    if everything is None or own is None or pressure is None:
+    delayed = max((steps.delayed or 0.0 for steps in recording.steps), default=0.0)
+    if everything is None or own is None or everything - own < _LITTLE * cores:
         return 0.0
-    share = max(everything - own, 0.0) / cores
-    return share * min(pressure, 1.0) if share > _LITTLE else 0.0
+    return min(delayed, 1.0)
 
 
 def _slowed(series: Series, most: float | None) -> float:

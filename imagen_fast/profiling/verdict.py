@@ -1,4 +1,4 @@
-"""The bottleneck of a run: the cause that takes most of a step's time, with what speaks for it and against."""
+"""The bottleneck of a run: the cause that takes most of its time, with what speaks for it and against."""
 
 from __future__ import annotations
 
@@ -170,10 +170,8 @@ def _throttled(recording: Recording, summary: Summary) -> Sentences:
     quota = mean(recording.samples.host, "throttled")
     if quota:
         said.append(f"{quota:.0%} of the time a CPU quota stopped the program")
-    if others(recording):
-        said.append(
-            f"other programs used {others(recording):.0%} of the processors while this one waited for one"
-        )
+    if share := others(recording):
+        said.append(f"training waited {share:.0%} of the time for a processor, while other programs ran")
     for gpu in recording.samples.gpus:
         reasons = [f"{name} {share:.0%}" for name, share in gpu.throttle_reasons.items() if share > 0.01]
         if reasons:
@@ -220,9 +218,9 @@ def _contradictions(cause: str, recording: Recording) -> Sentences:
             if busy is not None and busy > 0.9:
                 said.append(f"GPU {gpu.index} ran a kernel {busy:.0%} of the time")
     found = recording.ceilings
-    if cause in ("data", "decoding") and found is not None and found.same_batch is not None:
-        if found.same_batch > 0.9 * found.as_is:
-            said.append("with the same batch again a step was hardly faster")
+    tried = cause in ("data", "decoding") and found is not None and found.same_batch is not None
+    if tried and found and found.same_batch and found.same_batch > 0.9 * found.as_is:
+        said.append("with the same batch again a step was hardly faster")
     return said
 
 
