@@ -2,7 +2,7 @@
 
 Four kinds of evidence, none of which needs another: samples of the machine, the steps that the program's own
 process noticed, a short window of every operation, and ceilings that were measured by taking something away.
-What is missing is None, with its reason in `absent`: on a machine without a GPU, in a program without PyTorch.
+What is missing is None, its reason in `absent`: on a machine without a GPU, in a program without PyTorch.
 """
 
 from __future__ import annotations
