@@ -54,15 +54,17 @@ def write(recording: Recording, summary: Summary, verdict: Verdict, path: Path) 
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise MissingPackage(
             "drawing needs the package matplotlib: pip install imagen-fast[train]"
         ) from error
+    around = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
     # Not pyplot: it would keep global state and might look for a display.
-    figure = Figure(figsize=(12, 10.5), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(12, 10.5), layout=around, facecolor="white")
     places = figure.subplot_mosaic(
         [["said", "said"], ["shares", "shares"], ["steps", "roof"], ["one", "two"], ["three", "four"]],
-        height_ratios=[2.0, 0.75, 3.6, 1.7, 1.7],
+        height_ratios=[2.3, 0.75, 3.6, 1.7, 1.7],
     )
     _said(places["said"], recording, summary, verdict)
     _shares(places["shares"], summary)
@@ -86,11 +88,9 @@ def _said(axis: Any, recording: Recording, summary: Summary, verdict: Verdict) -
 
     line(1.0, shlex.join(recording.command), 9, color=SECOND, family="monospace")
     line(0.84, sentence(verdict), 17, weight="bold", color=CAUSES[verdict.bottleneck])
-    line(0.52, f"confidence {100 * verdict.confidence:.0f}%: {' '.join(verdict.evidence)}")
-    changes = [
-        f"{number}. {change.what} ({gain(change)})" for number, change in enumerate(verdict.changes, 1)
-    ]
-    line(0.32, "   ".join(changes) or "Nothing that was recorded suggests a change.")
+    line(0.6, f"confidence {100 * verdict.confidence:.0f}%: {' '.join(verdict.evidence)}")
+    for number, change in enumerate(verdict.changes[:3]):
+        line(0.44 - 0.13 * number, f"{number + 1}. {change.what} ({gain(change)})")
     figures = [
         f"{name} {numbers.text(value, unit)}"
         for name, value, unit in (
@@ -101,7 +101,7 @@ def _said(axis: Any, recording: Recording, summary: Summary, verdict: Verdict) -
             ("energy an image", summary.joules_per_image, "J"),
         )
     ]
-    line(0.12, "     ".join(figures), 11, weight="bold", color=INK)
+    line(0.0, " · ".join(figures), 11, weight="bold", color=INK)
 
 
 def _shares(axis: Any, summary: Summary) -> None:
@@ -156,14 +156,13 @@ def _roofline(axis: Any, recording: Recording) -> None:
         [KINDS.get(op.kind, SECOND) for op, _, _ in points],
         alpha=0.6,
     )
-    for op, intensity, rate in points[:5]:
-        axis.annotate(
-            _plain(short_name(op.name, 22)),
-            (intensity, rate),
-            (4, -9),
-            textcoords="offset points",
-            fontsize=7,
-        )
+    named: list[tuple[float, float]] = []
+    for op, intensity, rate in points[:8]:
+        # Names of neighbours would lie over each other.
+        if not any(abs(math.log10(intensity / x)) < 1 and abs(math.log10(rate / y)) < 0.3 for x, y in named):
+            named.append((intensity, rate))
+            name = _plain(short_name(op.name, 22))
+            axis.annotate(name, (intensity, rate), (6, -14), textcoords="offset points", fontsize=7)
     peaks, used = recording.peaks, {op.dtype for op, _, _ in points}
     roofs = {name: peak for name, peak in (peaks.operations if peaks else {}).items() if name in used}
     bandwidth = peaks.bandwidth if peaks else None
@@ -172,13 +171,9 @@ def _roofline(axis: Any, recording: Recording) -> None:
     for name, peak in roofs.items():
         ridge = peak / bandwidth if bandwidth else left
         axis.plot([ridge, max(right, 2 * ridge)], [peak, peak], color=INK, linewidth=1)
+        # Left of the ridge, above the slope, where no operation can lie.
         axis.text(
-            max(right, 2 * ridge),
-            peak,
-            f"{name} {numbers.tick(peak, 'operations/s')}",
-            fontsize=7,
-            ha="right",
-            va="bottom",
+            ridge, peak, f"{name} {numbers.tick(peak, 'operations/s')} ", fontsize=7, ha="right", va="center"
         )
     if bandwidth:
         until = max(roofs.values(), default=top) / bandwidth

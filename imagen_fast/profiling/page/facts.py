@@ -88,7 +88,7 @@ def download_section(kept: dict[str, Any], many: int) -> Html:
     told = (
         f" Numbers have {DIGITS} digits."
         if many == 1
-        else f" The recording is too long to lie in this page as it is: here one sample is the mean of {many}, "
+        else f" The recording is too long to lie in this page: here one sample is the mean of {many}, "
         f"and one step of every {many} is kept. The file beside this page has all of it."
     )
     return tag(

@@ -12,7 +12,7 @@ class Html(str):
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Html:
-    """An element. `class_` is class, `data_value` data-value; children and attributes of None are left out."""
+    """An element. `class_` is class, `data_value` data-value; what is None is left out."""
     written = "".join(_attribute(key, value) for key, value in attributes.items())
     if name in VOID:
         return Html(f"<{name}{written}>")

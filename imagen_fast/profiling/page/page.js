@@ -32,7 +32,7 @@ function percent(value) {
   const size = Math.abs(value);
   if (size < 0.01) return "0";
   if (size < 0.995) return String(Number(value.toPrecision(2)));
-  return value.toFixed(size < 99.95 ? 1 : 0);
+  return size < 99.95 ? value.toFixed(1) : Math.round(value).toLocaleString("en");
 }
 
 function duration(seconds) {
@@ -108,7 +108,7 @@ function TimeChart(box) {
 
   const left = (time) => `${(100 * (time - from)) / (to - from)}%`;
   const timeOf = (event) => {
-    const { x, width } = curves.getBoundingClientRect();
+    const { x, width } = svg.getBoundingClientRect();
     return from + (to - from) * Math.min(1, Math.max(0, (event.clientX - x) / width));
   };
 
