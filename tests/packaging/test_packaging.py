@@ -54,6 +54,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, place in PLACES.items():
         assert names >= {f"{place}/{name}" for name in sources(folder, "*.py")}
+    for part in ("page.css", "page.js"):
+        assert f"imagen_fast/profiling/page/{part}" in names
     modules = {name.split(".")[0] for name in names if name.endswith((".so", ".pyd"))}
     assert "imagen_fast/native/_cpu" in modules
     assert ("imagen_fast/native/_cuda" in modules) == (shutil.which("nvcc") is not None)
