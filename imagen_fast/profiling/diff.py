@@ -25,7 +25,7 @@ from imagen_fast.profiling.findings import Change, Summary, Verdict
 from imagen_fast.profiling.quantities import GPU, HOST, Quantity
 from imagen_fast.profiling.recording import Op, Recording, Window
 from imagen_fast.profiling.thinning import numbers as as_numbers
-from imagen_fast.profiling.words import cause, certainty, sentence
+from imagen_fast.profiling.words import cause, certainty, fact, sentence
 
 Interval = tuple[float, float]
 
@@ -128,7 +128,8 @@ class _Profile:
     def step_samples(self) -> np.ndarray:
         """Seconds of the steps of one process, without the first ones, which compile and fill caches."""
         steps = self.recording.steps[0].seconds if self.recording.steps else []
-        return as_numbers(steps[_warming(len(steps)) :])
+        steady = as_numbers(steps[_warming(len(steps)) :])
+        return steady[steady > 0]
 
     def samples(self) -> dict[tuple[str, Quantity], np.ndarray]:
         """By where and what: the samples between the first steady step and the last."""
@@ -265,7 +266,7 @@ def _facts(recording: Recording) -> dict[str, str]:
     flat: dict[str, str] = {}
     for name, value in recording.machine.items():
         inner = value.items() if isinstance(value, dict) else [("", value)]
-        flat |= {f"{name} {key}".strip().replace("_", " "): str(one) for key, one in inner}
+        flat |= {f"{name} {key}".strip().replace("_", " "): fact(key or name, one) for key, one in inner}
     return flat | {f"GPU {gpu.index}": gpu.name for gpu in recording.samples.gpus}
 
 

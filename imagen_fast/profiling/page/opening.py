@@ -12,10 +12,13 @@ from imagen_fast.profiling.words import certainty, gain, sentence
 NOT_RECORDED = "it was not recorded"
 
 
-def verdict_section(verdict: Verdict) -> Html:
+def verdict_section(recording: Recording, verdict: Verdict) -> Html:
+    code = recording.exit_code
+    failed = f"The program failed with exit code {code}; this is about what ran until then." if code else None
     return tag(
         "section",
         tag("h2", "Verdict", id="verdict"),
+        tag("p", failed, class_="failed") if failed else None,
         tag("p", sentence(verdict), class_="verdict"),
         tag("p", "Confidence: ", tag("strong", certainty(verdict.confidence)), class_="confidence"),
         _sentences("Evidence", verdict.evidence),

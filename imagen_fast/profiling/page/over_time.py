@@ -60,12 +60,14 @@ def _steps_of(steps: Steps, at: int, recording: Recording) -> Html:
         ),
         Line("step", steps.seconds, f"{source}seconds", "ink"),
     ]
+    # What else would end a step goes without saying.
+    ended = " A step ends with its batch: there is no optimizer." if steps.boundary == "batch" else ""
     beyond = f" {cut} beyond the top of the chart." if cut else ""
     which = f"Process {steps.pid}, rank {steps.rank} of {steps.world}: " if steps.world > 1 else ""
     workers = "" if steps.workers is None else f" Workers that prepare batches: {steps.workers}."
     return tag(
         "figure",
-        tag("figcaption", f"{which}{told}.{beyond}{workers}"),
+        tag("figcaption", f"{which}{told}.{beyond}{ended}{workers}"),
         line_chart(
             "Seconds of each step and of its waiting for data",
             f"{told}.",
