@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagen_fast.cli.options import takes
+from imagen_fast.cli.profile import Words, profile
 from imagen_fast.errors import ImagenFastError
 from imagen_fast.tasks.settings import FinetuneSettings, PretrainSettings
 
@@ -231,6 +232,9 @@ def bench(ctx: typer.Context) -> None:
         raise MissingPackage("the benchmarks are not part of this installation") from error
 
     raise typer.Exit(cli.main(ctx.args))
+
+
+app.command(cls=Words, add_help_option=False)(profile)
 
 
 @contextmanager

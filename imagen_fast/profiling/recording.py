@@ -2,7 +2,7 @@
 
 Four kinds of evidence, none of which needs another: samples of the machine, the steps that the program's own
 process noticed, a short window of every operation, and ceilings that were measured by taking something away.
-What is missing is None, its reason in `absent`: on a machine without a GPU, in a program without PyTorch.
+What is missing is None, with its reason in `absent`: without a GPU, in a program without PyTorch.
 """
 
 from __future__ import annotations
@@ -54,14 +54,20 @@ class Samples:
 class Steps:
     """The training steps of one process, in order; seconds.
 
+    Steps in which the profiler itself was busy (the window, the ceilings) are left out.
+
     Args:
         boundary: what ended a step: `optimizer` or `batch` (programs that only infer).
         end: since the start of the recording.
         seconds: from the end of the step before.
         data: of those, spent in waiting for input.
-        data_cpu: of `data`, computed by the waiting thread itself (decoding in the training process).
+        data_cpu: processor seconds that this process spent meanwhile on preparing them: of the waiting thread
+            where a DataLoader is waited for, of all threads where it is our own loader.
         images: in the batches of the step; 0 where it could not be told.
         workers: processes or threads that prepare batches beside it; None where not known.
+        delayed: share of the time in which the training thread could have run, but had no processor; None
+            where the system does not tell.
+        every: of how many steps one is kept; more than 1 in a run so long that all would be too many.
     """
 
     pid: int
@@ -74,6 +80,8 @@ class Steps:
     data_cpu: list[float] = field(default_factory=list)
     images: list[int] = field(default_factory=list)
     workers: int | None = None
+    delayed: float | None = None
+    every: int = 1
 
 
 @dataclass
@@ -110,6 +118,7 @@ class Window:
         timeline: seconds by what went on: `data`, `copy`, `communication`, `matrix`, `memory`, `optimizer`,
             and `idle`, when no operation ran (Python, launching, or waiting for the device).
         launches: operations (on a GPU: kernels) in the window.
+        syncs: times that the host waited for the GPU.
     """
 
     device: str
@@ -117,12 +126,13 @@ class Window:
     seconds: float
     timeline: dict[str, float]
     launches: int
+    syncs: int = 0
     ops: list[Op] = field(default_factory=list)
 
 
 @dataclass
 class Ceilings:
-    """Seconds a step, medians, with something taken away; None where that was not measured.
+    """Seconds a step, means, with something taken away; None where that was not measured.
 
     Args:
         as_is: as the program runs, beside the others.

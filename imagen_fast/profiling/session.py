@@ -1,0 +1,74 @@
+"""`with imagen_fast.profile():` a part of the own program."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+from imagen_fast.profiling import files, program
+from imagen_fast.profiling.findings import Summary, Verdict
+from imagen_fast.profiling.recording import Recording
+from imagen_fast.profiling.run import WINDOW, assemble, now
+from imagen_fast.profiling.sampler import Sampler
+
+
+class profile:
+    """Profiles what runs inside, in this process and those that it starts.
+
+    Loaders and optimisers may have been made before. When the block is left, by an exception too,
+    `recording`, `summary` and `verdict` are there, and with `out` the files.
+
+    Args:
+        out: a folder for profile.json, profile.html and profile.png; None writes none.
+        interval: seconds between samples; None for as many as cost next to nothing.
+        window: steps of which every operation is recorded; 0: none.
+        ceilings: measure steps with the batch before again; the weights then learn from some batches twice.
+
+    Raises:
+        InvalidInput: nothing can be written to `out`.
+    """
+
+    recording: Recording
+    summary: Summary
+    verdict: Verdict
+
+    def __init__(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        interval: float | None = None,
+        window: int = WINDOW,
+        ceilings: bool = False,
+    ) -> None:
+        self._out = None if out is None else Path(out)
+        self._interval, self._window, self._ceilings = interval, window, ceilings
+
+    def __enter__(self) -> profile:
+        if self._out is not None:
+            files.prepare(self._out)
+        self._place = tempfile.TemporaryDirectory(prefix="imagen-fast-profile-", ignore_cleanup_errors=True)
+        self._folder = Path(self._place.name)
+        self._start, self._started = time.monotonic(), now()
+        program.attach(self._folder, self._start, window=self._window, ceilings=self._ceilings)
+        pid = os.getpid()
+        self._sampler = Sampler(pid, self._start, self._interval, training=lambda: (pid,))
+        self._sampler.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sampler.end()
+        seconds = time.monotonic() - self._start
+        program.detach()
+        with self._place:
+            collected = program.collect(self._folder)
+        self.recording = assemble(sys.argv, self._started, seconds, self._sampler.samples(), collected)
+        if self._out is not None:
+            self.summary, self.verdict = files.keep(self.recording, self._out)
+        else:
+            self.summary, self.verdict = files.conclude(self.recording)
