@@ -23,7 +23,8 @@ from imagen_fast.errors import InvalidInput
 from imagen_fast.profiling import numbers
 from imagen_fast.profiling.findings import Change, Summary, Verdict
 from imagen_fast.profiling.quantities import GPU, HOST, Quantity
-from imagen_fast.profiling.recording import Op, Recording, Window
+from imagen_fast.profiling.recording import Op, Recording, Steps, Window
+from imagen_fast.profiling.summary import without_first
 from imagen_fast.profiling.thinning import numbers as as_numbers
 from imagen_fast.profiling.words import cause, certainty, fact, sentence
 
@@ -125,20 +126,22 @@ class _Profile:
         except (KeyError, TypeError) as error:
             raise InvalidInput(f"{which} holds no summary and verdict that can be read: {error}") from error
 
+    def steady(self) -> Steps | None:
+        """The steps of one process."""
+        return without_first(self.recording.steps[0]) if self.recording.steps else None
+
     def step_samples(self) -> np.ndarray:
-        """Seconds of the steps of one process, without the first ones, which compile and fill caches."""
-        steps = self.recording.steps[0].seconds if self.recording.steps else []
-        steady = as_numbers(steps[_warming(len(steps)) :])
-        return steady[steady > 0]
+        steps = self.steady()
+        seconds = as_numbers(steps.seconds if steps else [])
+        return seconds[seconds > 0]
 
     def samples(self) -> dict[tuple[str, Quantity], np.ndarray]:
         """By where and what: the samples between the first steady step and the last."""
-        samples = self.recording.samples
-        ends = self.recording.steps[0].end if self.recording.steps else []
+        samples, steps = self.recording.samples, self.steady()
         time = as_numbers(samples.time)
         inside = np.ones(len(time), bool)
-        if len(ends) > _warming(len(ends)):
-            inside = (time >= ends[_warming(len(ends))]) & (time <= ends[-1])
+        if steps and steps.end:
+            inside = (time >= steps.end[0]) & (time <= steps.end[-1])
         found = {("host", HOST[name]): of for name, of in samples.host.items() if name in HOST}
         for gpu in samples.gpus:
             # What only grows has no level.
@@ -146,10 +149,6 @@ class _Profile:
             found |= {(f"GPU {gpu.index}", GPU[name]): of for name, of in known.items()}
         kept = {key: as_numbers(of)[inside] for key, of in found.items()}
         return {key: of[np.isfinite(of)] for key, of in kept.items()}
-
-
-def _warming(steps: int) -> int:
-    return min(10, math.ceil(steps / 10))
 
 
 def _step_time(before: np.ndarray, after: np.ndarray) -> StepTime:
