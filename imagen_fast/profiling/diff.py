@@ -159,7 +159,7 @@ def _step_time(before: np.ndarray, after: np.ndarray) -> StepTime:
     fewest = min(len(before), len(after))
     if fewest < FEWEST:
         return StepTime("unclear", f"one has {fewest} steady steps; {FEWEST} are needed", *middle, ratio)
-    one, other = (_drawn(of, np.median) for of in (before, after))
+    one, other = _drawn(before, np.median, 0), _drawn(after, np.median, 1)
     interval = _between(other / one)
     told = f"95% interval of the ratio: {interval[0]:.3f} to {interval[1]:.3f}"
     if interval[0] >= 1 - MATERIAL and interval[1] <= 1 + MATERIAL:
@@ -173,7 +173,7 @@ def _step_time(before: np.ndarray, after: np.ndarray) -> StepTime:
     return StepTime(outcome, told, *middle, ratio, interval)
 
 
-def _drawn(values: np.ndarray, statistic: Callable[..., np.ndarray]) -> np.ndarray:
+def _drawn(values: np.ndarray, statistic: Callable[..., np.ndarray], seed: int) -> np.ndarray:
     """[rounds]: the statistic of as many values again, drawn in blocks."""
     if len(values) > MOST_DRAWN:
         # In whole stretches, so that what follows one another still does.
@@ -182,8 +182,8 @@ def _drawn(values: np.ndarray, statistic: Callable[..., np.ndarray]) -> np.ndarr
         values = values[(starts[:, None] + np.arange(stretch)).ravel()]
     many = len(values)
     block = math.ceil(many ** (1 / 3))
-    # The same draws each time: a comparison is repeatable.
-    starts = np.random.default_rng(0).integers(0, many, (ROUNDS, math.ceil(many / block), 1))
+    # The same draws each time, so that a comparison is repeatable; others for each of the two.
+    starts = np.random.default_rng(seed).integers(0, many, (ROUNDS, math.ceil(many / block), 1))
     places = ((starts + np.arange(block)) % many).reshape(ROUNDS, -1)[:, :many]
     return statistic(values[places], axis=1)
 
@@ -245,7 +245,7 @@ def _quantities(before: _Profile, after: _Profile) -> list[Difference]:
         was, now = float(earlier.mean()), float(later.mean())
         if abs(now - was) < (MATERIAL if quantity.unit == "share" else MATERIAL * abs(was)):
             continue
-        spread = (_drawn(later, np.mean) - _drawn(earlier, np.mean)).std()
+        spread = (_drawn(later, np.mean, 1) - _drawn(earlier, np.mean, 0)).std()
         around = NormalDist().inv_cdf(1 - (1 - LEVEL) / (2 * len(both))) * float(spread)
         if abs(now - was) > around:
             interval = now - was - around, now - was + around

@@ -68,7 +68,10 @@ def _said(axis: Any, recording: Recording, summary: Summary, verdict: Verdict) -
 
     line(1.0, shlex.join(recording.command), 9, color=SECOND, family="monospace")
     line(0.84, sentence(verdict), 17, weight="bold", color=_cause(verdict.bottleneck))
-    line(0.6, f"confidence {100 * verdict.confidence:.0f}%: {' '.join(verdict.evidence)}")
+    line(
+        0.6,
+        f"confidence {100 * verdict.confidence:.0f}%: {'; '.join(one.rstrip('.') for one in verdict.evidence)}",
+    )
     for number, change in enumerate(verdict.changes[:3]):
         line(0.44 - 0.13 * number, f"{number + 1}. {change.what} ({gain(change)})")
     figures = [
@@ -204,7 +207,7 @@ def _frame(axis: Any, title: str, unit: str) -> None:
     axis.set_title(title, fontsize=9, loc="left")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
-    axis.tick_params(labelsize=8)
+    axis.tick_params(which="both", labelsize=8)
     axis.yaxis.set_major_formatter(lambda value, _: numbers.tick(value, unit))
 
 
