@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from imagen_fast.profiling import program
+from imagen_fast.profiling.delay import delay
 from imagen_fast.profiling.phases import Phases
 from imagen_fast.profiling.recording import Steps
 
@@ -203,23 +204,17 @@ class Journal:
 
 
 class _Delay:
-    """How much of the time since it was made a thread waited for a processor (Linux tells)."""
+    """How much of the time since it was made a thread of this process waited for a processor."""
 
     def __init__(self, thread: int = 0) -> None:
         self._file = Path(f"/proc/self/task/{thread}/schedstat")
-        self._begun, self._before = time.monotonic(), self._read()
+        self._begun, self._before = time.monotonic(), delay(self._file)
 
     def share(self) -> float | None:
-        now = self._read()
+        now = delay(self._file)
         if now is None or self._before is None:
             return None
         return round((now - self._before) / max(time.monotonic() - self._begun, 1e-9), 4)
-
-    def _read(self) -> float | None:
-        try:
-            return int(self._file.read_text().split()[1]) / 1e9
-        except (OSError, ValueError, IndexError):
-            return None
 
 
 def images_in(batch: Any) -> int:

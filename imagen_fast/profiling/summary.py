@@ -193,7 +193,9 @@ def prepared_share(recording: Recording, steps: Steps) -> float:
     cores = recording.machine.get("cores") or 1
     beside = min(max(steps.workers or 1, 1), cores)
     in_process = sum(steps.data_cpu) / waited / max(1 - (steps.delayed or 0.0), 0.1)
-    in_workers = mean(recording.samples.host, "workers_cpu") or 0.0
+    host = recording.samples.host
+    # Those that wait for a processor would compute.
+    in_workers = (mean(host, "workers_cpu") or 0.0) + (mean(host, "workers_delayed") or 0.0)
     own_threads = in_process / (beside if in_process > 1 else 1)
     return min(max(own_threads, in_workers / beside if steps.workers else 0.0), 1.0)
 
@@ -210,10 +212,16 @@ def others(recording: Recording) -> float:
     """The share of the time in which training waited for a processor that other programs used."""
     host, cores = recording.samples.host, recording.machine.get("cores") or 1
     everything, own = mean(host, "machine_cpu"), mean(host, "cpu")
-    delayed = max((steps.delayed or 0.0 for steps in recording.steps), default=0.0)
     if everything is None or own is None or everything - own < _LITTLE * cores:
         return 0.0
-    return min(delayed, 1.0)
+    return max((_delayed(steps, host) for steps in recording.steps), default=0.0)
+
+
+def _delayed(steps: Steps, host: Series) -> float:
+    """Of the time of a process that trains: it waited for a processor, or for workers that did."""
+    waiting = sum(steps.data) / max(sum(steps.seconds), 1e-12) if steps.workers else 0.0
+    busy, delayed = mean(host, "workers_cpu") or 0.0, mean(host, "workers_delayed") or 0.0
+    return min((steps.delayed or 0.0) + waiting * delayed / max(busy + delayed, 1e-12), 1.0)
 
 
 def _slowed(series: Series, most: float | None) -> float:
