@@ -68,10 +68,8 @@ def _said(axis: Any, recording: Recording, summary: Summary, verdict: Verdict) -
 
     line(1.0, shlex.join(recording.command), 9, color=SECOND, family="monospace")
     line(0.84, sentence(verdict), 17, weight="bold", color=_cause(verdict.bottleneck))
-    line(
-        0.6,
-        f"confidence {100 * verdict.confidence:.0f}%: {'; '.join(one.rstrip('.') for one in verdict.evidence)}",
-    )
+    evidence = "; ".join(one.rstrip(".") for one in verdict.evidence)
+    line(0.6, f"confidence {100 * verdict.confidence:.0f}%: {evidence}")
     for number, change in enumerate(verdict.changes[:3]):
         line(0.44 - 0.13 * number, f"{number + 1}. {change.what} ({gain(change)})")
     figures = [
