@@ -20,7 +20,7 @@ _LITTLE = 0.1
 def summarise(recording: Recording) -> Summary:
     """Every figure that the recording allows."""
     made = Summary()
-    steady = [_steady(steps) for steps in recording.steps if len(steps.end) >= 2]
+    steady = [without_first(steps) for steps in recording.steps if len(steps.end) >= 2]
     if steady:
         first = steady[0]
         made.steps = sum(len(steps.end) * steps.every for steps in recording.steps)
@@ -37,7 +37,7 @@ def summarise(recording: Recording) -> Summary:
     return made
 
 
-def _steady(steps: Steps) -> Steps:
+def without_first(steps: Steps) -> Steps:
     skip = min(_FIRST, len(steps.end) // 4)
     kept = {name: getattr(steps, name)[skip:] for name in ("end", "seconds", "data", "data_cpu", "images")}
     return replace(steps, **kept)
