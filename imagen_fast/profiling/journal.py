@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import platform
+import random
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from imagen_fast.profiling import program
+from imagen_fast.profiling import processor_time, program
 from imagen_fast.profiling.delay import delay
 from imagen_fast.profiling.phases import Phases
 from imagen_fast.profiling.recording import Steps
@@ -77,7 +78,8 @@ class Journal:
         self._begun: float | None = None  # when the step under way began
         self._data = self._data_cpu = 0.0
         self._images = 0
-        self._seen = 0
+        self._seen = self._lot = 0
+        self._lots = random.Random(0)  # the program's own is not touched
         self._delay = _Delay()
         self._done = threading.Event()
         self._writer = threading.Thread(
@@ -117,11 +119,11 @@ class Journal:
     @contextmanager
     def starting(self) -> Iterator[None]:
         """While a loader starts its workers, for which the program waits as for a batch."""
-        begun, cpu_begun = time.monotonic(), time.thread_time()
+        begun, cpu_begun = time.monotonic(), processor_time.of_thread()
         yield
         if threading.get_ident() == self._thread:
             self._data += time.monotonic() - begun
-            self._data_cpu += time.thread_time() - cpu_begun
+            self._data_cpu += processor_time.of_thread() - cpu_begun
 
     def updated(self, optimizer: object) -> None:
         """An optimiser has updated its weights; of several, the first ends a step."""
@@ -160,7 +162,10 @@ class Journal:
         if self._seen == 1:
             self._delay = _Delay(threading.get_native_id())
         steps = self.steps
-        if self._seen % steps.every:
+        # One of each group, by lot: what happens every so many steps is not always met, or never.
+        if self._seen % steps.every == 0:
+            self._lot = self._lots.randrange(steps.every)
+        if self._seen % steps.every != self._lot:
             return
         assert self._begun is not None
         for kept, value in (
@@ -173,8 +178,10 @@ class Journal:
         steps.images.append(self._images)
         if len(steps.end) > _MOST_STEPS:
             steps.every *= 2
+            lots = [self._lots.randrange(2) for _ in range(len(steps.end) // 2)]
             for name in ("end", "seconds", "data", "data_cpu", "images"):
-                setattr(steps, name, getattr(steps, name)[1::2])
+                of_all = getattr(steps, name)
+                setattr(steps, name, [of_all[2 * pair + lot] for pair, lot in enumerate(lots)])
 
     # The file.
 

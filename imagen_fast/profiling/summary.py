@@ -139,16 +139,22 @@ def _of_window(recording: Recording, steps: Steps) -> dict[str, float]:
     """Shares of a step as it is without the profiler, which makes it longer where nothing is computed."""
     window = recording.window
     assert window is not None
-    step = statistics.fmean(_uninterrupted(steps))
-    seconds = {kind: taken / window.steps for kind, taken in _busy(window, recording.peaks).items()}
-    scale = min(1.0, step / max(sum(seconds.values()), 1e-12))
-    seconds = {kind: taken * scale for kind, taken in seconds.items()}
-    left = max(step - sum(seconds.values()), 0.0)
     usual = _usual(steps)
-    waits = [data for data, work in zip(steps.data, _work(steps), strict=True) if work <= _PAUSE * usual]
-    seconds["data"] = min(left, statistics.fmean(waits))
-    seconds["launching"] = left - seconds["data"]
-    return {cause: taken / step for cause, taken in seconds.items()}
+    pairs = [
+        (seconds, data)
+        for seconds, data, work in zip(steps.seconds, steps.data, _work(steps), strict=True)
+        if work <= _PAUSE * usual
+    ]
+    step, wait = (statistics.fmean(values) for values in zip(*pairs, strict=True))
+    parts = {cause: taken / window.steps for cause, taken in _busy(window, recording.peaks).items()}
+    # On a GPU work goes on while the host waits: only what is left of the step can be waiting.
+    wait = min(wait, max(step - sum(parts.values()), 0.0)) if window.device == "cuda" else wait
+    work = step - wait
+    longer = max((window.seconds - window.timeline["data"]) / window.steps - work, 0.0)
+    parts["launching"] = max(window.timeline["idle"] / window.steps - longer, 0.0)
+    # What is slower or faster outside the window is so in all its parts.
+    scale = work / max(sum(parts.values()), 1e-12)
+    return {"data": wait / step, **{cause: taken * scale / step for cause, taken in parts.items()}}
 
 
 def _busy(window: Window, peaks: Peaks | None) -> dict[str, float]:
@@ -219,9 +225,11 @@ def others(recording: Recording) -> float:
 
 def _delayed(steps: Steps, host: Series) -> float:
     """Of the time of a process that trains: it waited for a processor, or for workers that did."""
-    waiting = sum(steps.data) / max(sum(steps.seconds), 1e-12) if steps.workers else 0.0
-    busy, delayed = mean(host, "workers_cpu") or 0.0, mean(host, "workers_delayed") or 0.0
-    return min((steps.delayed or 0.0) + waiting * delayed / max(busy + delayed, 1e-12), 1.0)
+    own = steps.delayed or 0.0
+    if steps.workers:
+        waiting = sum(steps.data) / max(sum(steps.seconds), 1e-12)
+        own += waiting * (mean(host, "workers_delayed") or 0.0) / steps.workers
+    return min(own, 1.0)
 
 
 def _slowed(series: Series, most: float | None) -> float:
