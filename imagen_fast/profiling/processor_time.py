@@ -1,4 +1,4 @@
-"""Seconds that a processor spent on the program's own code, without what the system did for it (reading, say)."""
+"""Seconds a processor spent on the program's own code, without what the system did for it (reading, say)."""
 
 from __future__ import annotations
 
