@@ -135,8 +135,8 @@ def _owner(event: Event) -> Event:
 
 def _hands_on(event: Event) -> bool:
     """Whether it only calls others, or does so little that handing it out takes longer: it is no work."""
-    owner = _owner(event)
-    return owner.call is None or owner.call.small or (owner is event and event.composite)
+    call = _owner(event).call
+    return call is None or call.small or (event.composite and call.operations is None)
 
 
 def _kind(owner: Event) -> str:

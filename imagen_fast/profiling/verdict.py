@@ -192,7 +192,8 @@ def _heaviest(recording: Recording, *kinds: str) -> Sentences:
         return []
     of_kind = sorted((op for op in window.ops if op.kind in kinds), key=lambda op: -op.seconds)[:3]
     return [
-        f"{op.name}: {op.seconds / window.seconds:.0%} of the window in {op.calls} calls" for op in of_kind
+        f"the operation {op.name} took {op.seconds / window.seconds:.0%} of the window, in {op.calls} calls"
+        for op in of_kind
     ]
 
 

@@ -55,6 +55,7 @@ def test_operations_inside_one_that_has_a_formula_are_its_own():
     (mm,) = (line for line in made.ops if line.name == "aten::mm")
     (copy,) = (line for line in made.ops if line.name == "aten::copy_")
     assert (mm.seconds, mm.calls) == (pytest.approx(4), 1)
+    assert (made.timeline["matrix"], made.timeline["copy"]) == (pytest.approx(4), pytest.approx(1))
     assert mm.operations == 2 * LARGE**3
     assert (copy.seconds, copy.calls) == (pytest.approx(1), 1)
 
