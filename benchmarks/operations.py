@@ -1,7 +1,7 @@
 """What limits each operation, and what was measured of it: `python -m imagen_fast.benchmarks.operations`.
 
-Writes the tables of docs/operations.md: least times from the work of the Triton launches and the chips' peaks,
-which needs no GPU, and the times of benchmarks/results.
+Writes the tables of docs/operations.md: least times from the work of the Triton launches and the chips'
+peaks, which needs no GPU, and the times of benchmarks/results.
 """
 
 from __future__ import annotations

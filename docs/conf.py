@@ -16,6 +16,7 @@ html_theme = "furo"
 html_title = f"imagen_fast {release}"
 html_show_sourcelink = False
 html_copy_source = False
+html_show_copyright = False
 # `--epochs` is two hyphens.
 smartquotes = False
 html_static_path = ["static"]
