@@ -26,7 +26,7 @@ def one_thread():
 def data(tmp_path_factory) -> Path:
     """A folder with photos/, labelled/ and birds/ (a subfolder a class), shards, saved/ and image.jpg."""
     place = tmp_path_factory.mktemp("pages")
-    pictures = [Image.fromarray(tile.transpose(1, 2, 0)) for tile in photos(SIDE).images[:10]]
+    pictures = [Image.fromarray(tile.transpose(1, 2, 0)) for tile in photos(SIDE).images[:8]]
 
     def folder(name: str, *kinds: str) -> list[Path]:
         files = []
