@@ -154,7 +154,7 @@ def python(words: list[str]) -> None:
 
 def pytest_takes(words: list[str]) -> None:
     """It knows the options, and the folders are there."""
-    nothing = ["--collect-only", "--noconftest", "--ignore=tests", "--ignore=benchmarks"]
+    nothing = ["--collect-only", "--noconftest", "-o", "testpaths=tests/docs/importable"]
     command = [sys.executable, "-P", "-m", "pytest", *words, *nothing]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert told.returncode in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED), told.stderr
