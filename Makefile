@@ -9,14 +9,15 @@ NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
 # The benchmark suites; a new one joins here.
 SUITES ?= attention decode pixels sample train
 RESULTS := benchmarks/results
+SITE := build/site
 # -P: with this folder on the path, transformers would take kernels/ for the package of that name.
 PYTEST := $(BIN)/python -P -m pytest -q
 
-.PHONY: help install demo test lint format build bench fuzz gpu aot docs clean
+.PHONY: help install demo test lint format build bench fuzz gpu aot tables docs clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | lint | format | build | bench | fuzz | gpu | aot | docs | clean"
+	@echo "make demo | test | lint | format | build | bench | fuzz | gpu | aot | tables | docs | clean"
 
 # --- the environment ----------------------------------------------------------------------------------
 
@@ -81,9 +82,14 @@ fuzz: $(INSTALLED)
 aot: $(INSTALLED)
 	$(BIN)/python -P -m imagen_fast.kernels.aot
 
-# The table in docs/attention-kernels.md.
-docs: $(INSTALLED)
+# Those of docs/attention-kernels.md and docs/operations.md.
+tables: $(INSTALLED)
 	$(BIN)/python -P -m imagen_fast.kernels.aot --markdown
+	$(BIN)/python -P -m imagen_fast.benchmarks.operations
+
+docs: $(INSTALLED)
+	$(BIN)/python -P -m sphinx -q -W --keep-going docs $(SITE)
+	@echo "the site is in $(SITE)/index.html"
 
 # For a machine with a GPU, on which nothing need be downloaded. A failed test keeps no benchmark from
 # running, and a native build that fails keeps nothing from it: the status says at the end that something did.

@@ -37,8 +37,8 @@ def main(args: list[str]) -> int:
     """
     # In a file or a log there is no width to fit into.
     console = Console() if sys.stdout.isatty() else Console(width=160)
-    if args[:1] == ["report"]:
-        return _report(args[1:], console)
+    if args and args[0] in COMMANDS:
+        return COMMANDS[args[0]](args[1:], console)
     parser = _Parser(prog="imagen-fast bench", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "suite", nargs="?", help=f"{', '.join(SUITES)}; or `report FILE [--readme README.md]`"
@@ -102,3 +102,7 @@ def _report(args: list[str], console: Console) -> int:
         put_into(given.readme, given.file.stem, table)
         console.print(f"{given.readme}: the figures of {given.file.stem} are up to date", highlight=False)
     return 0
+
+
+# The words that are no suites; each has a parser of its own.
+COMMANDS = {"report": _report}

@@ -131,12 +131,12 @@ def compile_for(launch: Launch, capability: int, case: str = "") -> Report:
         matrix=len(re.findall(_MATRIX, sass)),
         newest=len(re.findall(_NEWEST.get(capability // 10, r"\bHMMA\b"), sass)),
         warps=launch.options["num_warps"],
-        half=_products_in_half(launch),
+        half=products_in_half(launch),
         work=work(launch),
     )
 
 
-def _products_in_half(launch: Launch) -> bool:
+def products_in_half(launch: Launch) -> bool:
     """Whether the kernel multiplies tiles of ``q``, or of ``hidden`` and a weight, and in a half type."""
     given = launch.arguments
     left = given["q"] if "q" in given else given["hidden"] if "weight" in given else None

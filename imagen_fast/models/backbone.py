@@ -20,6 +20,7 @@ def backbone_config(values: dict[str, Any]) -> BackboneConfig:
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
+    """A backbone with new weights: of pixels, or a vision transformer without a head."""
     return PixelBackbone(config) if isinstance(config, PixelConfig) else VisionTransformer(config)
 
 

@@ -54,4 +54,5 @@ class PixelSymbols(nn.Module):
         whole = unpatchify(values, c.patch_size, *c.image_size)
         if c.colours is not None:
             return self.palette[whole[:, 0].long()].movedim(-1, 1)
-        return whole if c.levels == 256 else (whole.float() * (255 / (c.levels - 1))).round().to(torch.uint8)
+        levels = whole if c.levels == 256 else (whole.float() * (255 / (c.levels - 1))).round()
+        return levels.to(torch.uint8)

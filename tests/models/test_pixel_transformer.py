@@ -131,6 +131,13 @@ def test_images_of_as_many_levels_survive(colour):
     assert torch.equal(symbols(symbols.images(values)), values)
 
 
+def test_images_are_bytes_whatever_type_their_values_have():
+    symbols = PixelSymbols(PixelConfig(image_size=(2, 2), embed_dim=8, heads=2))
+    images = symbols.images(torch.tensor([[[0, 127, 255]] * 4]))
+    assert images.dtype == torch.uint8
+    assert images[0, :, 0, 0].tolist() == [0, 127, 255]
+
+
 def test_a_palette_takes_the_nearest_colour():
     symbols = PixelSymbols(PixelConfig(image_size=(2, 2), colours=3, embed_dim=8, heads=2))
     symbols.palette.copy_(torch.tensor([[0, 0, 0], [255, 0, 0], [250, 250, 250]]))
