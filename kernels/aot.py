@@ -9,13 +9,10 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,6 +37,7 @@ from imagen_fast.kernels import (
 from imagen_fast.kernels.chips import CHIPS, MULTIPROCESSORS, Occupancy, occupancy
 from imagen_fast.kernels.cost import IMAGES, Work, least_time, work
 from imagen_fast.kernels.launch import Launch, recording
+from imagen_fast.kernels.machine_code import instructions, usage
 
 CAPABILITIES = tuple(MULTIPROCESSORS)
 DOCUMENT = Path("docs/attention-kernels.md")
@@ -102,38 +100,38 @@ def specialise(kernel: Any, arguments: dict[str, Any]) -> tuple[dict, dict, dict
     return signature, constants, attributes
 
 
-@lru_cache
-def _cuobjdump() -> str:
-    return str(Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump")
+def compile_for(launches: list[tuple[str, Launch]], capability: int) -> list[Report]:
+    """A report for each (case, launch)."""
+    compiled = [_compiled(launch, capability) for _, launch in launches]
+    assemblies = instructions([one.asm["cubin"] for one in compiled], capability)
+    reports = []
+    for (case, launch), one, assembly in zip(launches, compiled, assemblies, strict=True):
+        registers, spilled = usage(one.asm["cubin"])
+        report = Report(
+            kernel=launch.kernel.fn.__name__,
+            case=case,
+            capability=capability,
+            registers=registers,
+            spilled=spilled,
+            shared=one.metadata.shared,
+            matrix=_count(_MATRIX, assembly),
+            newest=_count(_NEWEST.get(capability // 10, r"\bHMMA\b"), assembly),
+            warps=launch.options["num_warps"],
+            half=products_in_half(launch),
+            work=work(launch),
+        )
+        reports.append(report)
+    return reports
 
 
-def _dump(option: str, path: str) -> str:
-    return subprocess.run([_cuobjdump(), option, path], capture_output=True, text=True, check=True).stdout
-
-
-def compile_for(launch: Launch, capability: int, case: str = "") -> Report:
+def _compiled(launch: Launch, capability: int) -> Any:
     signature, constants, attributes = specialise(launch.kernel, launch.arguments)
     source = ASTSource(launch.kernel, signature, constants, attributes)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        usage, sass = _dump("-res-usage", file.name), _dump("-sass", file.name)
-    name = launch.kernel.fn.__name__
-    used = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
-    return Report(
-        kernel=name,
-        case=case,
-        capability=capability,
-        registers=used["REG"],
-        spilled=used["STACK"] + used["LOCAL"],
-        shared=compiled.metadata.shared,
-        matrix=len(re.findall(_MATRIX, sass)),
-        newest=len(re.findall(_NEWEST.get(capability // 10, r"\bHMMA\b"), sass)),
-        warps=launch.options["num_warps"],
-        half=products_in_half(launch),
-        work=work(launch),
-    )
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
+
+
+def _count(pattern: str, assembly: list[str]) -> int:
+    return sum(re.search(pattern, line) is not None for line in assembly)
 
 
 def products_in_half(launch: Launch) -> bool:
@@ -173,19 +171,21 @@ def launches(capability: int) -> Iterator[tuple[str, Launch]]:
                     yield case, launch
 
 
-def compile_all(capability: int) -> list[Report]:
-    """A report for each launch, in their order; every processor compiles its share."""
+def compile_all(capabilities: tuple[int, ...]) -> list[Report]:
+    """A report for each launch on each chip, in their order; every processor compiles its share."""
     parts = os.cpu_count() or 1
-    shares = [(capability, part, parts) for part in range(parts)]
+    shares = [(capability, part, parts) for capability in capabilities for part in range(parts)]
     with ProcessPoolExecutor(parts, get_context("spawn")) as pool:
         numbered = [report for share in pool.map(_compile_share, shares) for report in share]
-    return [report for _, report in sorted(numbered, key=lambda pair: pair[0])]
+    numbered.sort(key=lambda pair: (capabilities.index(pair[1].capability), pair[0]))
+    return [report for _, report in numbered]
 
 
 def _compile_share(share: tuple[int, int, int]) -> list[tuple[int, Report]]:
     capability, first, step = share
-    own = islice(enumerate(launches(capability)), first, None, step)
-    return [(number, compile_for(launch, capability, case)) for number, (case, launch) in own]
+    own = list(islice(enumerate(launches(capability)), first, None, step))
+    reports = compile_for([named for _, named in own], capability)
+    return [(number, report) for (number, _), report in zip(own, reports, strict=True)]
 
 
 HEADINGS = (
@@ -242,7 +242,7 @@ def show(reports: list[Report]) -> None:
 
 
 def main(capabilities: tuple[int, ...], as_json: bool, document: Path | None) -> int:
-    reports = [report for chip in capabilities for report in compile_all(chip)]
+    reports = compile_all(capabilities)
     if as_json:
         print(json.dumps([asdict(report) for report in reports], indent=1))
     elif document is not None:

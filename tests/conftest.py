@@ -8,6 +8,14 @@ import torch
 from imagen_fast import native
 from imagen_fast.benchmarks.correctness import bounded
 
+# The longest first: with processes side by side, none of them is left alone with one of these at the end.
+LONGEST = ("test_aot.py", "test_interpreter.py", "test_packaging.py", "test_fuzz.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 def assert_error_bound(actual: torch.Tensor, exact: torch.Tensor, peer: torch.Tensor, what: str = "") -> None:
     """`actual` against `exact` (float64), no worse than `peer` (plain PyTorch in the type of `actual`)."""

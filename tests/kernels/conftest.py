@@ -5,6 +5,11 @@ import torch
 
 from imagen_fast.kernels import launch
 
+if launch.INTERPRETED:
+    import quick_interpreter
+
+    quick_interpreter.install()
+
 _TARGETS = [
     # The interpreter's bfloat16 products are wrong, so that type waits for a GPU.
     pytest.param(("cpu", torch.float32), id="interpreter-float32"),

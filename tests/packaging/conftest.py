@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+BUILD = Path("build") / f"cmake-{sys.implementation.cache_tag}"
 
 
 def build(kind: str, source: Path, out: Path) -> Path:
@@ -32,7 +34,28 @@ def unpacked(sdist, tmp_path_factory) -> Path:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     (tree,) = folder.iterdir()
+    if (ROOT / BUILD).exists():
+        shutil.copytree(
+            ROOT / BUILD, tree / BUILD, copy_function=lambda *files: move_build_file(*files, tree)
+        )
     return tree
+
+
+def move_build_file(source: str, target: str, tree: Path) -> None:
+    """Copy a file of this tree's native build, as if `tree` had been built.
+
+    Its paths lead there and its time stays: what the sdist holds unchanged is then not compiled again, what
+    it lacks or has anew is missed or compiled.
+    """
+    shutil.copy2(source, target)
+    try:
+        text = Path(source).read_text()
+    except UnicodeDecodeError:
+        return  # an object
+    text = text.replace(str(ROOT), str(tree))
+    # The environment stays where it is, often within this tree.
+    Path(target).write_text(text.replace(sys.prefix.replace(str(ROOT), str(tree)), sys.prefix))
+    shutil.copystat(source, target)
 
 
 @pytest.fixture(scope="session")
