@@ -111,16 +111,20 @@ def _run(command: list[str], given: argparse.Namespace) -> int:
 def _diff(args: list[str]) -> int:
     from rich.console import Console
 
-    from imagen_fast.profiling import diff
+    from imagen_fast.profiling import diff, page
     from imagen_fast.profiling.recording import read
 
     parser = _Parser(prog="imagen-fast profile diff", allow_abbrev=False)
     parser.add_argument("before", type=Path, metavar="A", help="the JSON of a profile, or its folder")
     parser.add_argument("after", type=Path, metavar="B", help="that of another")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as a page, too")
     given = parser.parse_args(args)
     before, after = (read(_record(path))[1] for path in (given.before, given.after))
+    compared = diff.compare(before, after)
     # In a file or a log there is no width to fit into.
-    diff.show(diff.compare(before, after), Console() if sys.stdout.isatty() else Console(width=160))
+    diff.show(compared, Console() if sys.stdout.isatty() else Console(width=160))
+    if given.html:
+        page.write_diff(compared, given.html)
     return 0
 
 

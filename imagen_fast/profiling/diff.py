@@ -23,9 +23,10 @@ from imagen_fast.errors import InvalidInput
 from imagen_fast.profiling import numbers
 from imagen_fast.profiling.findings import Change, Summary, Verdict
 from imagen_fast.profiling.quantities import GPU, HOST, Quantity
-from imagen_fast.profiling.recording import Op, Recording, Window
+from imagen_fast.profiling.recording import Op, Recording, Steps, Window
+from imagen_fast.profiling.summary import without_first
 from imagen_fast.profiling.thinning import numbers as as_numbers
-from imagen_fast.profiling.words import cause, certainty, sentence
+from imagen_fast.profiling.words import cause, certainty, fact, sentence
 
 Interval = tuple[float, float]
 
@@ -125,19 +126,22 @@ class _Profile:
         except (KeyError, TypeError) as error:
             raise InvalidInput(f"{which} holds no summary and verdict that can be read: {error}") from error
 
+    def steady(self) -> Steps | None:
+        """The steps of one process."""
+        return without_first(self.recording.steps[0]) if self.recording.steps else None
+
     def step_samples(self) -> np.ndarray:
-        """Seconds of the steps of one process, without the first ones, which compile and fill caches."""
-        steps = self.recording.steps[0].seconds if self.recording.steps else []
-        return as_numbers(steps[_warming(len(steps)) :])
+        steps = self.steady()
+        seconds = as_numbers(steps.seconds if steps else [])
+        return seconds[seconds > 0]
 
     def samples(self) -> dict[tuple[str, Quantity], np.ndarray]:
         """By where and what: the samples between the first steady step and the last."""
-        samples = self.recording.samples
-        ends = self.recording.steps[0].end if self.recording.steps else []
+        samples, steps = self.recording.samples, self.steady()
         time = as_numbers(samples.time)
         inside = np.ones(len(time), bool)
-        if len(ends) > _warming(len(ends)):
-            inside = (time >= ends[_warming(len(ends))]) & (time <= ends[-1])
+        if steps and steps.end:
+            inside = (time >= steps.end[0]) & (time <= steps.end[-1])
         found = {("host", HOST[name]): of for name, of in samples.host.items() if name in HOST}
         for gpu in samples.gpus:
             # What only grows has no level.
@@ -145,10 +149,6 @@ class _Profile:
             found |= {(f"GPU {gpu.index}", GPU[name]): of for name, of in known.items()}
         kept = {key: as_numbers(of)[inside] for key, of in found.items()}
         return {key: of[np.isfinite(of)] for key, of in kept.items()}
-
-
-def _warming(steps: int) -> int:
-    return min(10, math.ceil(steps / 10))
 
 
 def _step_time(before: np.ndarray, after: np.ndarray) -> StepTime:
@@ -159,7 +159,7 @@ def _step_time(before: np.ndarray, after: np.ndarray) -> StepTime:
     fewest = min(len(before), len(after))
     if fewest < FEWEST:
         return StepTime("unclear", f"one has {fewest} steady steps; {FEWEST} are needed", *middle, ratio)
-    one, other = (_drawn(of, np.median) for of in (before, after))
+    one, other = _drawn(before, np.median, 0), _drawn(after, np.median, 1)
     interval = _between(other / one)
     told = f"95% interval of the ratio: {interval[0]:.3f} to {interval[1]:.3f}"
     if interval[0] >= 1 - MATERIAL and interval[1] <= 1 + MATERIAL:
@@ -173,7 +173,7 @@ def _step_time(before: np.ndarray, after: np.ndarray) -> StepTime:
     return StepTime(outcome, told, *middle, ratio, interval)
 
 
-def _drawn(values: np.ndarray, statistic: Callable[..., np.ndarray]) -> np.ndarray:
+def _drawn(values: np.ndarray, statistic: Callable[..., np.ndarray], seed: int) -> np.ndarray:
     """[rounds]: the statistic of as many values again, drawn in blocks."""
     if len(values) > MOST_DRAWN:
         # In whole stretches, so that what follows one another still does.
@@ -182,8 +182,8 @@ def _drawn(values: np.ndarray, statistic: Callable[..., np.ndarray]) -> np.ndarr
         values = values[(starts[:, None] + np.arange(stretch)).ravel()]
     many = len(values)
     block = math.ceil(many ** (1 / 3))
-    # The same draws each time: a comparison is repeatable.
-    starts = np.random.default_rng(0).integers(0, many, (ROUNDS, math.ceil(many / block), 1))
+    # The same draws each time, so that a comparison is repeatable; others for each of the two.
+    starts = np.random.default_rng(seed).integers(0, many, (ROUNDS, math.ceil(many / block), 1))
     places = ((starts + np.arange(block)) % many).reshape(ROUNDS, -1)[:, :many]
     return statistic(values[places], axis=1)
 
@@ -245,7 +245,7 @@ def _quantities(before: _Profile, after: _Profile) -> list[Difference]:
         was, now = float(earlier.mean()), float(later.mean())
         if abs(now - was) < (MATERIAL if quantity.unit == "share" else MATERIAL * abs(was)):
             continue
-        spread = (_drawn(later, np.mean) - _drawn(earlier, np.mean)).std()
+        spread = (_drawn(later, np.mean, 1) - _drawn(earlier, np.mean, 0)).std()
         around = NormalDist().inv_cdf(1 - (1 - LEVEL) / (2 * len(both))) * float(spread)
         if abs(now - was) > around:
             interval = now - was - around, now - was + around
@@ -265,7 +265,7 @@ def _facts(recording: Recording) -> dict[str, str]:
     flat: dict[str, str] = {}
     for name, value in recording.machine.items():
         inner = value.items() if isinstance(value, dict) else [("", value)]
-        flat |= {f"{name} {key}".strip().replace("_", " "): str(one) for key, one in inner}
+        flat |= {f"{name} {key}".strip().replace("_", " "): fact(key or name, one) for key, one in inner}
     return flat | {f"GPU {gpu.index}": gpu.name for gpu in recording.samples.gpus}
 
 

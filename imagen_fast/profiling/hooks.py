@@ -6,12 +6,11 @@ Each function is called once, with the module that it watches, when that has bee
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from imagen_fast.profiling import journal
+from imagen_fast.profiling import journal, processor_time
 
 
 def watch_torch(torch: ModuleType) -> None:
@@ -79,7 +78,7 @@ def _fetching(get: Callable[[Any], Any], what: Callable[[Any], tuple[object, int
         if notes is None:
             return get(self)
         source, workers = what(self)
-        return notes.fetch(source, lambda: get(self), time.thread_time, workers)
+        return notes.fetch(source, lambda: get(self), processor_time.of_thread, workers)
 
     return __next__
 
@@ -108,7 +107,7 @@ class _Watched(Iterator[Any]):
         notes = journal.current()
         if notes is None:
             return next(self._batches)
-        return notes.fetch(self, lambda: next(self._batches), time.process_time, self._workers)
+        return notes.fetch(self, lambda: next(self._batches), processor_time.of_process, self._workers)
 
     def close(self) -> None:
         self._batches.close()

@@ -100,10 +100,13 @@ class Host:
         """The program's processors by what they worked for; not known until a process says that it trains."""
         training = set(self._training())
         if not training:
-            return {"main_cpu": None, "workers_cpu": None}
+            return {"main_cpu": None, "workers_cpu": None, "workers_delayed": None}
         used = sum(own - earlier.own.get(pid, 0.0) for pid, own in look.own.items() if pid in training)
         main = min(max(used, 0.0) / seconds, cpu)
-        return {"main_cpu": main, "workers_cpu": cpu - main}
+        delayed = sum(
+            now - earlier.delayed.get(pid, now) for pid, now in look.delayed.items() if pid not in training
+        )
+        return {"main_cpu": main, "workers_cpu": cpu - main, "workers_delayed": delayed / seconds}
 
     def _quota(self) -> tuple[float | None, float | None]:
         """Of the group that was stopped longest; its own quota and those around it all stop a process."""
@@ -127,7 +130,7 @@ class Host:
         if not self._tree.stores:
             self.absent["read"] = self.absent["written"] = f"{platform.system()} does not count it by process"
         if sys.platform != "linux":
-            self.absent["in_storage"] = "only Linux tells it of a process"
+            self.absent["in_storage"] = self.absent["workers_delayed"] = "only Linux tells it of a process"
         if _network()[0] is None:
             self.absent["received"] = self.absent["sent"] = "there is no network interface to the outside"
         if self._clock() is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import platform
+import random
 import sys
 import threading
 import time
@@ -17,7 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from imagen_fast.profiling import program
+from imagen_fast.profiling import processor_time, program
+from imagen_fast.profiling.delay import delay
 from imagen_fast.profiling.phases import Phases
 from imagen_fast.profiling.recording import Steps
 
@@ -76,7 +78,8 @@ class Journal:
         self._begun: float | None = None  # when the step under way began
         self._data = self._data_cpu = 0.0
         self._images = 0
-        self._seen = 0
+        self._seen = self._lot = 0
+        self._lots = random.Random(0)  # the program's own is not touched
         self._delay = _Delay()
         self._done = threading.Event()
         self._writer = threading.Thread(
@@ -116,11 +119,11 @@ class Journal:
     @contextmanager
     def starting(self) -> Iterator[None]:
         """While a loader starts its workers, for which the program waits as for a batch."""
-        begun, cpu_begun = time.monotonic(), time.thread_time()
+        begun, cpu_begun = time.monotonic(), processor_time.of_thread()
         yield
         if threading.get_ident() == self._thread:
             self._data += time.monotonic() - begun
-            self._data_cpu += time.thread_time() - cpu_begun
+            self._data_cpu += processor_time.of_thread() - cpu_begun
 
     def updated(self, optimizer: object) -> None:
         """An optimiser has updated its weights; of several, the first ends a step."""
@@ -159,7 +162,10 @@ class Journal:
         if self._seen == 1:
             self._delay = _Delay(threading.get_native_id())
         steps = self.steps
-        if self._seen % steps.every:
+        # One of each group, by lot: what happens every so many steps is not always met, or never.
+        if self._seen % steps.every == 0:
+            self._lot = self._lots.randrange(steps.every)
+        if self._seen % steps.every != self._lot:
             return
         assert self._begun is not None
         for kept, value in (
@@ -172,8 +178,10 @@ class Journal:
         steps.images.append(self._images)
         if len(steps.end) > _MOST_STEPS:
             steps.every *= 2
+            lots = [self._lots.randrange(2) for _ in range(len(steps.end) // 2)]
             for name in ("end", "seconds", "data", "data_cpu", "images"):
-                setattr(steps, name, getattr(steps, name)[1::2])
+                of_all = getattr(steps, name)
+                setattr(steps, name, [of_all[2 * pair + lot] for pair, lot in enumerate(lots)])
 
     # The file.
 
@@ -203,23 +211,17 @@ class Journal:
 
 
 class _Delay:
-    """How much of the time since it was made a thread waited for a processor (Linux tells)."""
+    """How much of the time since it was made a thread of this process waited for a processor."""
 
     def __init__(self, thread: int = 0) -> None:
         self._file = Path(f"/proc/self/task/{thread}/schedstat")
-        self._begun, self._before = time.monotonic(), self._read()
+        self._begun, self._before = time.monotonic(), delay(self._file)
 
     def share(self) -> float | None:
-        now = self._read()
+        now = delay(self._file)
         if now is None or self._before is None:
             return None
         return round((now - self._before) / max(time.monotonic() - self._begun, 1e-9), 4)
-
-    def _read(self) -> float | None:
-        try:
-            return int(self._file.read_text().split()[1]) / 1e9
-        except (OSError, ValueError, IndexError):
-            return None
 
 
 def images_in(batch: Any) -> int:

@@ -46,7 +46,8 @@ class Phases:
         self.ceilings: Ceilings | None = None
         self.absent: dict[str, str] = {}
         self.held: Any = None
-        self._source: int | None = None
+        self._source: object = None  # that `held` came from
+        self._last: tuple[object, Any] = None, None  # source and batch of this step's last fetch
         self._world = world
         self._phase = Phase.WARM
         self._steps = 0  # of this phase
@@ -75,12 +76,12 @@ class Phases:
     def hold(self, source: object, batch: Any) -> None:
         """Remember a batch, where it may be wanted again."""
         self._fetched += 1
-        if self.task.ceilings and self._phase in (Phase.AS_IS, Phase.SAME_BATCH):
-            self._source, self.held = id(source), batch
+        if self._phase is Phase.AS_IS:
+            self._last = source, batch
 
     def replays(self, source: object) -> bool:
         """Whether `held` is to be taken now: a loop over other data (a validation, say) is left alone."""
-        if self._phase is not Phase.SAME_BATCH or id(source) != self._source:
+        if self._phase is not Phase.SAME_BATCH or source is not self._source:
             return False
         self._replayed += 1
         return self._replayed <= self._a_step
@@ -88,7 +89,12 @@ class Phases:
     # The order.
 
     def step_ended(self, seconds: float) -> None:
+        if self._phase is Phase.WARM and not self._steps:
+            self._entered = time.monotonic()
         self._steps += 1
+        # What was fetched last is what the step learned from; a validation fetches before.
+        if self._last[0] is not None:
+            (self._source, self.held), self._last = self._last, (None, None)
         if self._phase in self._measured:
             self._measured[self._phase].append(seconds)
         if self._phase is not Phase.SAME_BATCH:
@@ -128,7 +134,7 @@ class Phases:
     def _end_ceilings(self) -> None:
         as_is, same = (statistics.fmean(self._measured[p]) for p in (Phase.AS_IS, Phase.SAME_BATCH))
         self.ceilings = Ceilings(as_is, same_batch=same, rounds=self._rounds)
-        self.held = None
+        self._source = self.held = None
         self._enter(Phase.STEADY)
 
     # The window.

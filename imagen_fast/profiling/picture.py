@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from imagen_fast.errors import MissingPackage
-from imagen_fast.profiling import numbers
+from imagen_fast.profiling import colours, numbers
 from imagen_fast.profiling.findings import Summary, Verdict
 from imagen_fast.profiling.quantities import GPU, HOST, Quantity
 from imagen_fast.profiling.recording import Recording, Series
@@ -19,26 +19,6 @@ from imagen_fast.profiling.roofline import placed, short_name
 from imagen_fast.profiling.thinning import course
 from imagen_fast.profiling.words import cause, gain, sentence
 
-# The light colours of page.css.
-CAUSES = {
-    "data": "#2a78d6",
-    "decoding": "#14936a",
-    "copying": "#b57800",
-    "launching": "#cf4c7c",
-    "memory": "#6350c4",
-    "compute": "#2b7a2b",
-    "communication": "#d4571f",
-    "throttled": "#d03b3b",
-    "paused": "#6f6e77",
-    "unknown": "#8d8c94",
-}
-KINDS = {
-    "matrix": CAUSES["compute"],
-    "memory": CAUSES["memory"],
-    "copy": CAUSES["copying"],
-    "communication": CAUSES["communication"],
-    "optimizer": CAUSES["launching"],
-}
 INK, SECOND, LINE = "#16161a", "#55545a", "#2457b8"
 # What tells most, as far as it was sampled: four of these.
 CHIEF_GPU = ("utilisation", "tensor_active", "sm_active", "power", "memory")
@@ -87,8 +67,9 @@ def _said(axis: Any, recording: Recording, summary: Summary, verdict: Verdict) -
         axis.text(0, up, shown, transform=axis.transAxes, va="top", fontsize=size, **style)
 
     line(1.0, shlex.join(recording.command), 9, color=SECOND, family="monospace")
-    line(0.84, sentence(verdict), 17, weight="bold", color=CAUSES[verdict.bottleneck])
-    line(0.6, f"confidence {100 * verdict.confidence:.0f}%: {' '.join(verdict.evidence)}")
+    line(0.84, sentence(verdict), 17, weight="bold", color=_cause(verdict.bottleneck))
+    evidence = "; ".join(one.rstrip(".") for one in verdict.evidence)
+    line(0.6, f"confidence {100 * verdict.confidence:.0f}%: {evidence}")
     for number, change in enumerate(verdict.changes[:3]):
         line(0.44 - 0.13 * number, f"{number + 1}. {change.what} ({gain(change)})")
     figures = [
@@ -111,7 +92,7 @@ def _shares(axis: Any, summary: Summary) -> None:
         return
     start = 0.0
     for name, share in sorted(summary.shares.items(), key=lambda item: -item[1]):
-        axis.barh(0, share, left=start, color=CAUSES[name], edgecolor="white", linewidth=1.5)
+        axis.barh(0, share, left=start, color=_cause(name), edgecolor="white", linewidth=1.5)
         if share >= 0.07:
             label = f"{cause(name)}\n{numbers.text(share, 'share')}"
             axis.text(start + share / 2, 0, label, ha="center", va="center", color="white", fontsize=8)
@@ -132,7 +113,7 @@ def _steps(axis: Any, recording: Recording) -> None:
     waited = course(steps.end, steps.data, MOST_POINTS)
     axis.fill_between(whole.time, whole.low, whole.high, color=INK, alpha=0.2, linewidth=0)
     axis.plot(whole.time, whole.mean, color=INK, linewidth=1)
-    axis.fill_between(waited.time, 0, waited.mean, color=CAUSES["data"], alpha=0.75, linewidth=0)
+    axis.fill_between(waited.time, 0, waited.mean, color=_cause("data"), alpha=0.75, linewidth=0)
     usual = float(np.quantile(steps.seconds, 0.98))
     axis.set_ylim(0, 1.3 * usual)
     beyond = sum(one > 1.3 * usual for one in steps.seconds)
@@ -153,7 +134,7 @@ def _roofline(axis: Any, recording: Recording) -> None:
         [intensity for _, intensity, _ in points],
         [rate for _, _, rate in points],
         [max(12.0, 600 * op.seconds / longest) for op, _, _ in points],
-        [KINDS.get(op.kind, SECOND) for op, _, _ in points],
+        [colours.KINDS[op.kind][0] for op, _, _ in points],
         alpha=0.6,
     )
     named: list[tuple[float, float]] = []
@@ -224,8 +205,12 @@ def _frame(axis: Any, title: str, unit: str) -> None:
     axis.set_title(title, fontsize=9, loc="left")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
-    axis.tick_params(labelsize=8)
+    axis.tick_params(which="both", labelsize=8)
     axis.yaxis.set_major_formatter(lambda value, _: numbers.tick(value, unit))
+
+
+def _cause(name: str) -> str:
+    return colours.CAUSES[name][0]
 
 
 def _plain(text: str) -> str:

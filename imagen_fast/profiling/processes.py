@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
+from imagen_fast.profiling.delay import delay
 from imagen_fast.profiling.seldom import Seldom
 
 # Finding new processes reads about every process of the machine.
@@ -20,6 +22,7 @@ class _Member:
     """Args:
     own: processor seconds of its own.
     total: with those of the ended children that it has waited for.
+    delayed: seconds in which its first thread could have run, but had no processor.
     stored: bytes read from and written to storage.
     """
 
@@ -27,6 +30,7 @@ class _Member:
     parent: int = 0
     own: float = 0.0
     total: float = 0.0
+    delayed: float = 0.0
     stored: tuple[int, int] = (0, 0)
     memory: int = 0
     status: str = ""
@@ -38,6 +42,7 @@ class Look:
 
     Args:
         own: processor seconds by process, of those that are there.
+        delayed: seconds in which its first thread had to wait for a processor, likewise.
         cpu: processor seconds of all since their start, ended ones included; it never falls.
         read, written: bytes, likewise.
         memory: resident bytes, pages that processes share in each of them; None where all have ended.
@@ -45,6 +50,7 @@ class Look:
     """
 
     own: dict[int, float] = field(default_factory=dict)
+    delayed: dict[int, float] = field(default_factory=dict)
     cpu: float = 0.0
     read: float = 0.0
     written: float = 0.0
@@ -76,6 +82,7 @@ class Tree:
         stored = [sum(m.stored[way] for m in members) + self._ended_stored[way] for way in (0, 1)]
         self._last = Look(
             own={pid: member.own for pid, member in self._members.items()},
+            delayed={pid: member.delayed for pid, member in self._members.items()},
             # What a process used and nobody inherited unseen would make the sum fall.
             cpu=max(self._last.cpu, sum(m.total for m in members) + self._ended_cpu),
             read=max(self._last.read, stored[0]),
@@ -112,6 +119,7 @@ class Tree:
                 # Other systems have no such fields.
                 member.total = member.own + getattr(times, "children_user", 0.0)
                 member.total += getattr(times, "children_system", 0.0)
+                member.delayed = delay(Path(f"/proc/{member.process.pid}/schedstat")) or member.delayed
                 # One that has ended and is not waited for yet has counts, but no memory.
                 member.memory = 0
                 member.memory = member.process.memory_info().rss

@@ -20,6 +20,7 @@ HOST = {
     "cpu": Quantity("CPU of the program", "cores"),
     "main_cpu": Quantity("CPU of its training processes", "cores"),
     "workers_cpu": Quantity("CPU of its other processes", "cores"),
+    "workers_delayed": Quantity("its other processes that had no processor to run on", "cores"),
     "machine_cpu": Quantity("CPU of everything on the machine", "cores"),
     "memory": Quantity("memory of the program", "bytes"),
     "memory_available": Quantity("memory that is left", "bytes"),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import NamedTuple
 
-from imagen_fast.profiling.recording import Op, Peaks, Window
+from imagen_fast.profiling.recording import Op, Peaks
 
 # How each kind of operation is called where people read it.
 KINDS = {
@@ -43,15 +42,6 @@ def reached(op: Op, peaks: Peaks | None) -> Reached | None:
         return None
     seconds, of = max(least)
     return Reached(seconds / op.seconds, of)
-
-
-def prevailing_type(window: Window | None) -> str | None:
-    """The type in which most operations are carried out."""
-    carried: dict[str, float] = defaultdict(float)
-    for op in window.ops if window else ():
-        if op.dtype and op.operations:
-            carried[op.dtype] += op.operations
-    return max(carried, key=lambda dtype: carried[dtype], default=None)
 
 
 def placed(ops: list[Op]) -> list[tuple[Op, float, float]]:

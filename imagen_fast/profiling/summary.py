@@ -20,7 +20,7 @@ _LITTLE = 0.1
 def summarise(recording: Recording) -> Summary:
     """Every figure that the recording allows."""
     made = Summary()
-    steady = [_steady(steps) for steps in recording.steps if len(steps.end) >= 2]
+    steady = [without_first(steps) for steps in recording.steps if len(steps.end) >= 2]
     if steady:
         first = steady[0]
         made.steps = sum(len(steps.end) * steps.every for steps in recording.steps)
@@ -37,7 +37,7 @@ def summarise(recording: Recording) -> Summary:
     return made
 
 
-def _steady(steps: Steps) -> Steps:
+def without_first(steps: Steps) -> Steps:
     skip = min(_FIRST, len(steps.end) // 4)
     kept = {name: getattr(steps, name)[skip:] for name in ("end", "seconds", "data", "data_cpu", "images")}
     return replace(steps, **kept)
@@ -139,16 +139,22 @@ def _of_window(recording: Recording, steps: Steps) -> dict[str, float]:
     """Shares of a step as it is without the profiler, which makes it longer where nothing is computed."""
     window = recording.window
     assert window is not None
-    step = statistics.fmean(_uninterrupted(steps))
-    seconds = {kind: taken / window.steps for kind, taken in _busy(window, recording.peaks).items()}
-    scale = min(1.0, step / max(sum(seconds.values()), 1e-12))
-    seconds = {kind: taken * scale for kind, taken in seconds.items()}
-    left = max(step - sum(seconds.values()), 0.0)
     usual = _usual(steps)
-    waits = [data for data, work in zip(steps.data, _work(steps), strict=True) if work <= _PAUSE * usual]
-    seconds["data"] = min(left, statistics.fmean(waits))
-    seconds["launching"] = left - seconds["data"]
-    return {cause: taken / step for cause, taken in seconds.items()}
+    pairs = [
+        (seconds, data)
+        for seconds, data, work in zip(steps.seconds, steps.data, _work(steps), strict=True)
+        if work <= _PAUSE * usual
+    ]
+    step, wait = (statistics.fmean(values) for values in zip(*pairs, strict=True))
+    parts = {cause: taken / window.steps for cause, taken in _busy(window, recording.peaks).items()}
+    # On a GPU work goes on while the host waits: only what is left of the step can be waiting.
+    wait = min(wait, max(step - sum(parts.values()), 0.0)) if window.device == "cuda" else wait
+    work = step - wait
+    longer = max((window.seconds - window.timeline["data"]) / window.steps - work, 0.0)
+    parts["launching"] = max(window.timeline["idle"] / window.steps - longer, 0.0)
+    # What is slower or faster outside the window is so in all its parts.
+    scale = work / max(sum(parts.values()), 1e-12)
+    return {"data": wait / step, **{cause: taken * scale / step for cause, taken in parts.items()}}
 
 
 def _busy(window: Window, peaks: Peaks | None) -> dict[str, float]:
@@ -193,7 +199,9 @@ def prepared_share(recording: Recording, steps: Steps) -> float:
     cores = recording.machine.get("cores") or 1
     beside = min(max(steps.workers or 1, 1), cores)
     in_process = sum(steps.data_cpu) / waited / max(1 - (steps.delayed or 0.0), 0.1)
-    in_workers = mean(recording.samples.host, "workers_cpu") or 0.0
+    host = recording.samples.host
+    # Those that wait for a processor would compute.
+    in_workers = (mean(host, "workers_cpu") or 0.0) + (mean(host, "workers_delayed") or 0.0)
     own_threads = in_process / (beside if in_process > 1 else 1)
     return min(max(own_threads, in_workers / beside if steps.workers else 0.0), 1.0)
 
@@ -210,10 +218,18 @@ def others(recording: Recording) -> float:
     """The share of the time in which training waited for a processor that other programs used."""
     host, cores = recording.samples.host, recording.machine.get("cores") or 1
     everything, own = mean(host, "machine_cpu"), mean(host, "cpu")
-    delayed = max((steps.delayed or 0.0 for steps in recording.steps), default=0.0)
     if everything is None or own is None or everything - own < _LITTLE * cores:
         return 0.0
-    return min(delayed, 1.0)
+    return max((_delayed(steps, host) for steps in recording.steps), default=0.0)
+
+
+def _delayed(steps: Steps, host: Series) -> float:
+    """Of the time of a process that trains: it waited for a processor, or for workers that did."""
+    own = steps.delayed or 0.0
+    if steps.workers:
+        waiting = sum(steps.data) / max(sum(steps.seconds), 1e-12)
+        own += waiting * (mean(host, "workers_delayed") or 0.0) / steps.workers
+    return min(own, 1.0)
 
 
 def _slowed(series: Series, most: float | None) -> float:

@@ -78,4 +78,5 @@ def _means(values: Sequence[float | None], many: int) -> list[float | None]:
 
 def _every(steps: Steps, many: int) -> Steps:
     lists = ("end", "seconds", "data", "data_cpu", "images")
-    return replace(steps, **{name: getattr(steps, name)[::many] for name in lists})
+    kept = {name: getattr(steps, name)[::many] for name in lists}
+    return replace(steps, every=steps.every * many, **kept)

@@ -29,15 +29,15 @@ def judge(recording: Recording, summary: Summary) -> Verdict:
         ranked.sort(key=lambda share: share[0] != "throttled")
     if not ranked or ranked[0][0] == "unknown":
         why = recording.absent.get("steps", "no step was long enough to tell")
-        return Verdict("unknown", 0.0, [_upper(why)], [], changes(recording, summary))
+        return Verdict("unknown", 0.0, _sentences([why]), [], changes(recording, summary))
     cause, share = ranked[0]
     second = ranked[1] if len(ranked) > 1 else (cause, 0.0)
     against = [_says(other, of, recording) for other, of in ranked[1:] if of >= _WORTH_A_WORD]
     return Verdict(
         cause,
         round(_confidence(recording, summary, share, second[1]), 2),
-        [_says(cause, share, recording), *_EVIDENCE[cause](recording, summary)],
-        against + _contradictions(cause, recording),
+        _sentences([_says(cause, share, recording), *_EVIDENCE[cause](recording, summary)]),
+        _sentences(against + _contradictions(cause, recording)),
         changes(recording, summary),
     )
 
@@ -53,12 +53,12 @@ def _says(cause: str, share: float, recording: Recording) -> str:
     meaning = BOTTLENECKS[cause].partition(": ")[2]
     if cause == "throttled":
         return f"{share:.0%} of its speed is taken away: {meaning}"
-    on = " of the GPU's" if recording.window is not None and recording.window.device == "cuda" else ""
-    return f"{share:.0%}{on} time: {meaning}"
+    on = " GPU's" if recording.window is not None and recording.window.device == "cuda" else ""
+    return f"{share:.0%} of the{on} time: {meaning}"
 
 
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _sentences(said: list[str]) -> list[str]:
+    return [f"{text[0].upper()}{text[1:]}." for text in said]
 
 
 # A sentence or more for each cause, from what was measured independently of the shares.

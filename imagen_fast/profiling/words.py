@@ -1,7 +1,10 @@
-"""The verdict in words, for every form of the report."""
+"""The verdict and the machine in words, for every form of the report."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from imagen_fast.profiling import numbers
 from imagen_fast.profiling.findings import BOTTLENECKS, Change, Verdict
 
 
@@ -26,3 +29,16 @@ def gain(change: Change) -> str:
     if change.gain is None:
         return "gain unknown"
     return f"up to {change.gain:.2f}× as fast, {change.basis}"
+
+
+def fact(name: str, value: Any) -> str:
+    """A fact about a machine; its name tells the unit."""
+    if isinstance(value, dict):
+        return "; ".join(f"{key.replace('_', ' ')} {fact(key, inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, int | float) and name.endswith("bytes"):
+        return numbers.text(value, "bytes")
+    if isinstance(value, int | float) and name.startswith("power"):
+        return numbers.text(value, "W")
+    return numbers.UNKNOWN if value is None else str(value)

@@ -50,7 +50,8 @@ class OnDisk(Made):
 
     def __init__(self, side: int) -> None:
         super().__init__(side)
-        self.file = tempfile.NamedTemporaryFile(dir=Path(__file__).parent)
+        # In the folder it is started in: where temporary files go may be memory.
+        self.file = tempfile.NamedTemporaryFile(dir=Path.cwd())  # noqa: SIM115
         self.size = 8 << 20
         self.file.write(os.urandom(self.size) * 8)
         self.file.flush()
@@ -224,7 +225,7 @@ def validating(until: float) -> None:
 
 
 def communicating(until: float) -> None:
-    """Two processes that exchange the gradients of many weights for few images."""
+    """Two processes that exchange gradients, and large features for a loss over both."""
     import torch.distributed as dist
     import torch.multiprocessing as mp
 
@@ -243,24 +244,20 @@ def communicating(until: float) -> None:
         return
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    model = nn.parallel.DistributedDataParallel(wide(2048, 4, 48).to(DEVICE))
-    # Both end at the same step: a rank that stops alone leaves the other waiting.
-    train_together(model, DataLoader(Made(4), 1), until)
-    dist.destroy_process_group()
-
-
-def train_together(model: nn.Module, batches: DataLoader, until: float) -> None:
-    import torch.distributed as dist
-
+    model = nn.parallel.DistributedDataParallel(wide(256, 2, 48).to(DEVICE))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
-    for images, labels in batches:
+    features = torch.randn(6_000_000, device=DEVICE)
+    for images, labels in DataLoader(Made(4), 8):
         F.cross_entropy(model(images.to(DEVICE)), labels.to(DEVICE)).backward()
+        dist.all_reduce(features)
         optimizer.step()
         optimizer.zero_grad()
-        over = torch.tensor(float(time.monotonic() > until))
+        # Both end at the same step: a rank that stops alone leaves the other waiting.
+        over = torch.tensor(float(time.monotonic() > until), device=DEVICE)
         dist.all_reduce(over)
         if over:
-            return
+            break
+    dist.destroy_process_group()
 
 
 def throttled(until: float) -> None:

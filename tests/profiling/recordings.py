@@ -201,7 +201,7 @@ def _gpu_window() -> Window:
         "data": 0.02,
         "idle": 0.062,
     }
-    return Window("cuda", steps, seconds, timeline, 1580, ops)
+    return Window("cuda", steps, seconds, timeline, 1580, syncs=8, ops=ops)
 
 
 def cpu_run(step: float = 0.8, seed: int = 1) -> Profile:
@@ -236,10 +236,10 @@ def cpu_run(step: float = 0.8, seed: int = 1) -> Profile:
         started="2026-03-01T12:00:00+00:00",
         seconds=60.0,
         machine={"processor": "a chip", "cores": 2, "versions": {"torch": "2.14.1"}},
-        samples=Samples(1.0, time.tolist(), host, [], {"gpu": NO_GPU, "clock": "the kernel does not tell"}),
+        samples=Samples(1.0, time.tolist(), host, [], {"gpus": NO_GPU, "clock": "the kernel does not tell"}),
         exit_code=0,
         steps=[steps],
-        window=Window("cpu", 2, 1.66, timeline, 900, ops),
+        window=Window("cpu", 2, 1.66, timeline, 900, ops=ops),
         ceilings=Ceilings(as_is=step, same_batch=0.37, rounds=8),
         peaks=Peaks("a chip"),
         absent={"graph": "CUDA graphs need a GPU"},
@@ -272,7 +272,7 @@ def empty_run() -> Profile:
         started="2026-03-01T12:00:00+00:00",
         seconds=0.01,
         machine={},
-        samples=Samples(0.5, absent={"gpu": NO_GPU, "cpu": "the program ended before the first sample"}),
+        samples=Samples(0.5, absent={"gpus": NO_GPU, "cpu": "the program ended before the first sample"}),
         exit_code=0,
         absent={"steps": why, "window": why, "ceilings": why},
     )

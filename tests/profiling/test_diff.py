@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from recordings import cpu_run, empty_run, gpu_run
 from rich.console import Console
 
+from imagen_fast.cli import main
 from imagen_fast.errors import InvalidInput
 from imagen_fast.profiling.diff import _step_time, compare, show
 from imagen_fast.profiling.findings import to_dict
@@ -114,3 +117,23 @@ def test_too_little_to_tell():
 def test_other_files_are_refused_in_a_sentence(wrong, why):
     with pytest.raises(InvalidInput, match=why):
         compare(kept(cpu_run()), kept(cpu_run()) | wrong)
+
+
+def test_the_command(tmp_path, capsys):
+    for name, profile in (("a", gpu_run()), ("b", gpu_run(step=0.19, seed=1))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "profile.json").write_text(json.dumps(kept(profile)))
+    page = tmp_path / "diff.html"
+    words = [
+        "profile",
+        "diff",
+        str(tmp_path / "a"),
+        str(tmp_path / "b" / "profile.json"),
+        "--html",
+        str(page),
+    ]
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert not end.value.code
+    assert capsys.readouterr().out.startswith("Slower: a step takes 152 ms before")
+    assert "Slower: a step takes 152 ms before" in page.read_text()

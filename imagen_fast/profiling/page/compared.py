@@ -33,7 +33,7 @@ def write_diff(diff: Diff, path: Path) -> None:
         *(_changed(name, differences) for name, differences in groups(diff).items()),
         _machines(diff.machines),
     ]
-    document("Profiles compared", before if before == after else f"{before}  →  {after}", "", sections, path)
+    document("Profiles compared", before if before == after else f"{before} → {after}", [], sections, path)
 
 
 def _verdict(which: str, verdict: Verdict) -> Html:

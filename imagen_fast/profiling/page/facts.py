@@ -12,6 +12,7 @@ from imagen_fast.profiling import numbers
 from imagen_fast.profiling.page.html import Html, tag
 from imagen_fast.profiling.quantities import GPU, HOST
 from imagen_fast.profiling.recording import Recording
+from imagen_fast.profiling.words import fact
 
 # Digits that no measurement here exceeds; they keep the page small.
 DIGITS = 7
@@ -38,20 +39,8 @@ def facts_section(recording: Recording) -> Html:
 def _listed(facts: dict[str, Any]) -> Html:
     rows = []
     for name, value in facts.items():
-        rows += [tag("dt", name.replace("_", " ")), tag("dd", _value(name, value))]
+        rows += [tag("dt", name.replace("_", " ")), tag("dd", fact(name, value))]
     return tag("dl", *rows, class_="facts")
-
-
-def _value(name: str, value: Any) -> object:
-    if isinstance(value, dict):
-        return "; ".join(f"{key.replace('_', ' ')} {_value(key, inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    if isinstance(value, int | float) and name.endswith("bytes"):
-        return numbers.text(value, "bytes")
-    if isinstance(value, int | float) and name.startswith("power"):
-        return numbers.text(value, "W")
-    return numbers.UNKNOWN if value is None else str(value)
 
 
 def absent_section(recording: Recording) -> Html:

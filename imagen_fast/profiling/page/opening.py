@@ -6,16 +6,19 @@ from imagen_fast.profiling import numbers
 from imagen_fast.profiling.findings import Change, Summary, Verdict
 from imagen_fast.profiling.page.html import Html, tag
 from imagen_fast.profiling.recording import Peaks, Recording
-from imagen_fast.profiling.roofline import prevailing_type
+from imagen_fast.profiling.summary import prevailing
 from imagen_fast.profiling.words import certainty, gain, sentence
 
 NOT_RECORDED = "it was not recorded"
 
 
-def verdict_section(verdict: Verdict) -> Html:
+def verdict_section(recording: Recording, verdict: Verdict) -> Html:
+    code = recording.exit_code
+    failed = f"The program failed with exit code {code}; this is about what ran until then." if code else None
     return tag(
         "section",
         tag("h2", "Verdict", id="verdict"),
+        tag("p", failed, class_="failed") if failed else None,
         tag("p", sentence(verdict), class_="verdict"),
         tag("p", "Confidence: ", tag("strong", certainty(verdict.confidence)), class_="confidence"),
         _sentences("Evidence", verdict.evidence),
@@ -62,7 +65,7 @@ def figures_section(recording: Recording, summary: Summary) -> Html:
     )
     peak = _peak(recording)
     no_images = no_steps if summary.step_seconds is None else "the images of a step could not be told"
-    no_gpu = recording.samples.absent.get("gpu", "no GPU's energy was recorded")
+    no_gpu = recording.samples.absent.get("gpus", "no GPU's energy was recorded")
     rows = [
         ("images_per_second", "throughput", "images/s", f"{summary.steps:,} steps in all", no_images),
         ("step_seconds", "step time, median", "seconds", spread, no_steps),
@@ -97,7 +100,7 @@ def figures_section(recording: Recording, summary: Summary) -> Html:
 
 
 def _peak(recording: Recording) -> str:
-    peaks, dtype = recording.peaks, prevailing_type(recording.window)
+    peaks, dtype = recording.peaks, prevailing(recording.window.ops if recording.window else [])
     if peaks is None or dtype not in peaks.operations:
         return "the peak is unknown"
     source = f", {peaks.source}" if peaks.source else ""

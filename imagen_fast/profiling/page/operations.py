@@ -32,9 +32,14 @@ def operations_section(recording: Recording) -> Html:
         )
     steps = f"{window.steps} step" + ("s" if window.steps != 1 else "")
     device, counted = ("GPU", "kernels") if window.device == "cuda" else (window.device.upper(), "operations")
+    waits = (
+        f", {window.syncs / window.steps:.3g} waits of the host for the GPU"
+        if window.device == "cuda"
+        else ""
+    )
     told = (
         f"A window of {steps}, {numbers.text(window.seconds, 'seconds')} long, on the {device}: "
-        f"{window.launches / window.steps:,.0f} {counted} a step. "
+        f"{window.launches / window.steps:,.0f} {counted} a step{waits}. "
         "The profiler that sees every operation makes the window longer than steps outside it."
     )
     unplaced = len(window.ops) - len(placed(window.ops))
@@ -109,8 +114,8 @@ def _row(op: Op, window: Window, peaks: Peaks | None) -> Html:
     if nearest is None:
         peak = tag("td", numbers.UNKNOWN, class_="quiet", data_value=-1)
     elif nearest.share > 1:
-        why = f"it would be {numbers.text(nearest.share, 'share')} of {nearest.of}"
-        peak = tag("td", "refused", tag("small", why), class_="quiet refused", data_value=-1)
+        why = f"{numbers.text(nearest.share, 'share')} of {nearest.of}"
+        peak = tag("td", "refused:", tag("small", why), class_="quiet", data_value=-1)
     else:
         peak = tag(
             "td", numbers.text(nearest.share, "share"), tag("small", nearest.of), data_value=nearest.share

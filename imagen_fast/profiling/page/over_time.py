@@ -47,25 +47,28 @@ def _steps_of(steps: Steps, at: int, recording: Recording) -> Html:
     top = 1.3 * usual if highest > BEYOND * usual else None
     cut = int((seconds > top).sum()) if top else 0
     median = numbers.text(float(np.nanmedian(seconds)), "seconds")
-    told = f"{len(seconds):,} steps, median {median}, longest {numbers.text(highest, 'seconds')}"
+    told = (
+        f"{len(seconds) * steps.every:,} steps, median {median}, longest {numbers.text(highest, 'seconds')}"
+    )
     source = f"steps.{at}."
     lines = [
         Line("waiting for data", steps.data, f"{source}data", "cause-data", filled=True),
-        Line(
-            "of that, decoded by the waiting thread",
-            steps.data_cpu,
-            f"{source}data_cpu",
-            "cause-decoding",
-            True,
-        ),
+        Line("processor time spent on preparing it", steps.data_cpu, f"{source}data_cpu", "cause-decoding"),
         Line("step", steps.seconds, f"{source}seconds", "ink"),
     ]
+    sparse = f" One of {steps.every} steps is kept." if steps.every > 1 else ""
+    delayed = ""
+    if steps.delayed:
+        share = numbers.text(steps.delayed, "share")
+        delayed = f" For {share} of the time the training thread could have run, but had no processor."
+    # What else would end a step goes without saying.
+    ended = " A step ends with its batch: there is no optimizer." if steps.boundary == "batch" else ""
     beyond = f" {cut} beyond the top of the chart." if cut else ""
     which = f"Process {steps.pid}, rank {steps.rank} of {steps.world}: " if steps.world > 1 else ""
     workers = "" if steps.workers is None else f" Workers that prepare batches: {steps.workers}."
     return tag(
         "figure",
-        tag("figcaption", f"{which}{told}.{beyond}{workers}"),
+        tag("figcaption", f"{which}{told}.{sparse}{beyond}{ended}{workers}{delayed}"),
         line_chart(
             "Seconds of each step and of its waiting for data",
             f"{told}.",
@@ -98,7 +101,7 @@ def machine_section(recording: Recording) -> Html:
     if not samples.gpus:
         parts += [
             tag("h3", "GPU"),
-            tag("p", f"None: {samples.absent.get('gpu', 'none was found')}.", class_="quiet"),
+            tag("p", f"None: {samples.absent.get('gpus', 'none was found')}.", class_="quiet"),
         ]
     if len(samples.gpus) > 1:
         parts += [tag("h3", "GPUs side by side, medians"), _side_by_side(samples.gpus)]

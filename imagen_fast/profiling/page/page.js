@@ -248,4 +248,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }
   fold();
 }
-addEventListener("beforeprint", () => document.querySelectorAll("tr[hidden]").forEach((row) => { row.hidden = false; }));
+
+// On paper nothing can be unfolded.
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("tr[hidden]").forEach((row) => { row.hidden = false; });
+  document.querySelectorAll("details").forEach((one) => { one.open = true; });
+});

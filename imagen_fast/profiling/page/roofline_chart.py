@@ -8,7 +8,8 @@ from itertools import count
 from imagen_fast.profiling import numbers
 from imagen_fast.profiling.page.html import Html, join, tag
 from imagen_fast.profiling.recording import Peaks, Window
-from imagen_fast.profiling.roofline import KINDS, placed, prevailing_type, reached, short_name
+from imagen_fast.profiling.roofline import KINDS, placed, reached, short_name
+from imagen_fast.profiling.summary import prevailing
 
 # Pixels that labels are laid out for; the picture itself is as wide as the page.
 WIDE, NARROW, HEIGHT = 860, 250, 400
@@ -61,9 +62,9 @@ def roofline_chart(window: Window, peaks: Peaks | None) -> Html:
             "svg",
             tag("title", "Roofline of the operations", id=f"r{own}"),
             tag("desc", _described(points[0][0].name, len(points), peaks), id=f"rd{own}"),
-            *(_x_tick(x, at) for at in x.decades()),
-            *(_y_tick(y, at) for at in y.decades()),
-            *_roofs(x, y, arithmetic, bandwidth, peaks, prevailing_type(window)),
+            *(_x_tick(x, at) for at in x.ticks()),
+            *(_y_tick(y, at) for at in y.ticks()),
+            *_roofs(x, y, arithmetic, bandwidth, peaks, prevailing(window.ops)),
             tag("g", *dots),
             tag("g", *_labels(names, spots, radii, WIDE, 9), class_="labels wide-only"),
             tag("g", *_labels(names, spots, radii, NARROW, 3), class_="labels narrow-only"),
@@ -91,9 +92,13 @@ class _Log:
     def share(self, value: float) -> float:
         return (math.log10(value) - self.first) / (self.last - self.first)
 
-    def decades(self) -> list[float]:
-        every = max(1, round((self.last - self.first) / 7))
-        return [10.0**power for power in range(math.ceil(self.first), math.floor(self.last) + 1, every)]
+    def ticks(self) -> list[float]:
+        """Powers of ten; over few of them, twice and five times those as well."""
+        reach = self.last - self.first
+        every = max(1, round(reach / 7))
+        powers = range(math.floor(self.first), math.floor(self.last) + 1, every)
+        found = [times * 10.0**power for power in powers for times in ((1, 2, 5) if reach < 2.5 else (1,))]
+        return [at for at in found if self.first <= math.log10(at) <= self.last]
 
 
 def _x_tick(x: _Log, at: float) -> Html:
@@ -119,7 +124,7 @@ def _roofs(
     arithmetic: dict[str, float],
     bandwidth: float | None,
     peaks: Peaks | None,
-    prevailing: str | None,
+    chief: str | None,
 ) -> list[Html]:
     """Lines with their names. No operation lies above its roof, so the names do."""
     if not arithmetic and not bandwidth:
@@ -129,8 +134,8 @@ def _roofs(
     parts = []
     for name, peak in arithmetic.items():
         ridge, top = x.share(peak / bandwidth) if bandwidth else 0.0, 1 - y.share(peak)
-        parts.append(_roof(ridge, top, 1, top, "roof" if name == prevailing else "roof faint"))
-        only = "" if name == prevailing else " wide-only"
+        parts.append(_roof(ridge, top, 1, top, "roof" if name == chief else "roof faint"))
+        only = "" if name == chief else " wide-only"
         beside = (
             {"text_anchor": "end", "dx": "-10", "dy": "0.32em"} if bandwidth else {"dx": "6", "dy": "-0.5em"}
         )

@@ -105,7 +105,7 @@ def _ceilings(ceilings: Ceilings | None, absent: dict[str, str], scale: float) -
             tag("li", tag("span", f"{name}: ", tag("strong", shown)), tag("i", style=wide), class_="bar")
         )
     rounds = (
-        tag("p", f"Median of {ceilings.rounds} rounds, in turn.", class_="quiet")
+        tag("p", f"Means of {ceilings.rounds} rounds, in turn.", class_="quiet")
         if ceilings.rounds
         else Html("")
     )

@@ -1,0 +1,245 @@
+"""What a program notes of itself while it is profiled, and that it runs as it does by itself."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from imagen_fast.profiling import program
+
+PRELUDE = """
+import time, torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+torch.set_num_threads(1)
+
+class Images(Dataset):
+    def __init__(self, count, seconds=0.0):
+        self.count, self.seconds = count, seconds
+    def __len__(self):
+        return self.count
+    def __getitem__(self, index):
+        time.sleep(self.seconds)
+        return torch.zeros(3, 4, 4), index
+
+model = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+def learn(images):
+    model(images).sum().backward()
+    optimizer.step()
+"""
+
+
+@pytest.fixture
+def profiled(tmp_path):
+    """Runs Python code under the profiler: what it collected, and the finished process."""
+
+    def run(code, *, prelude=PRELUDE, window=0, ceilings=False, **variables):
+        script = tmp_path / "program.py"
+        script.write_text(prelude + textwrap.dedent(code))
+        asked = program.environment(tmp_path, time.monotonic(), window=window, ceilings=ceilings)
+        asked |= {name: os.pathsep.join([asked[name], value]) for name, value in variables.items()}
+        ended = subprocess.run(
+            [sys.executable, script], env=os.environ | asked, capture_output=True, text=True, cwd=tmp_path
+        )
+        return program.collect(tmp_path), ended
+
+    return run
+
+
+def only(collected):
+    (steps,) = collected.steps
+    return steps
+
+
+def test_steps_of_a_loop(profiled):
+    found, ended = profiled(
+        """
+        other = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step, (images, labels) in enumerate(DataLoader(Images(96, 0.002), batch_size=4)):
+            model(images).sum().backward()
+            if step % 2:
+                optimizer.step()  # of two batches, and of two optimisers
+                other.step()
+        """,
+        window=2,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    steps = only(found)
+    assert steps.boundary == "optimizer"
+    assert len(steps.end) == 12 - 1 - 2  # the first has no beginning; of two every operation was recorded
+    assert set(steps.images) == {8}
+    assert steps.workers == 0
+    assert all(0.016 < data < seconds for data, seconds in zip(steps.data, steps.seconds, strict=True))
+    assert sum(steps.data_cpu) < 0.5 * sum(steps.data)  # it slept
+    assert found.window.steps == 2
+    assert found.window.timeline["data"] > 2 * 0.016
+    assert found.machine["threads"] == 1
+    assert found.absent == {"ceilings": "they were not asked for (--ceilings)"}
+
+
+def test_workers_of_a_loader_write_nothing_themselves(profiled, tmp_path):
+    found, ended = profiled(
+        """
+        for images, labels in DataLoader(Images(40), batch_size=4, num_workers=1):
+            learn(images)
+        """
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert only(found).workers == 1
+    assert len(list(tmp_path.glob("process-*.json"))) == 1
+
+
+def test_inference_steps_end_with_a_batch(profiled):
+    found, _ = profiled(
+        """
+        for images, labels in DataLoader(Images(40), batch_size=4):
+            model(images)
+        """
+    )
+    steps = only(found)
+    assert (steps.boundary, set(steps.images)) == ("batch", {4})
+    assert len(steps.end) == 10
+
+
+def test_batches_before_the_first_update_are_no_steps(profiled):
+    found, _ = profiled(
+        """
+        for images, labels in DataLoader(Images(40), batch_size=4):
+            model(images)
+        for images, labels in DataLoader(Images(24), batch_size=8):
+            learn(images)
+        """
+    )
+    steps = only(found)
+    assert (steps.boundary, steps.images) == ("optimizer", [8, 8])
+
+
+def test_ceilings_are_measured_and_other_loops_left_alone(profiled):
+    found, ended = profiled(
+        """
+        held_out = DataLoader(Images(3), batch_size=1)
+        for step, (images, labels) in enumerate(DataLoader(Images(1000, 0.005), batch_size=2)):
+            learn(images)
+            if step % 10 == 0:
+                assert [int(label) for _, label in held_out] == [0, 1, 2]
+            if step == 150:
+                break
+        """,
+        ceilings=True,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert found.ceilings.rounds == 2
+    assert found.ceilings.as_is > 0.010
+    assert found.ceilings.same_batch < 0.5 * found.ceilings.as_is
+
+
+def test_the_programs_own_profiler_comes_first(profiled):
+    found, ended = profiled(
+        """
+        for step, (images, labels) in enumerate(DataLoader(Images(80), batch_size=4)):
+            if step == 12:
+                with torch.profiler.profile() as theirs:
+                    learn(images)
+                assert any(event.key == "aten::addmm" for event in theirs.key_averages())
+            else:
+                learn(images)
+        """,
+        window=5,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert found.window is None
+    assert found.absent["window"] == "the program uses torch.profiler itself"
+
+
+def test_a_program_without_pytorch_gets_none(profiled, tmp_path):
+    users = tmp_path / "users"
+    users.mkdir()
+    (users / "sitecustomize.py").write_text("print('the one of the user')\n")
+    found, ended = profiled(
+        """
+        import sys
+        print('torch' in sys.modules, sys.modules['sitecustomize'].__file__)
+        sys.exit(7)
+        """,
+        prelude="",
+        PYTHONPATH=str(users),
+    )
+    assert ended.returncode == 7
+    assert ended.stderr == ""
+    assert ended.stdout.splitlines() == ["the one of the user", f"False {users / 'sitecustomize.py'}"]
+    assert found.steps == []
+    assert "no process of the program took batches" in found.absent["steps"]
+
+
+def test_our_loader_and_optimiser(profiled):
+    found, ended = profiled(
+        """
+        from pathlib import Path
+        from PIL import Image
+        from imagen_fast.data import Loader, open_source
+        from imagen_fast.train import MasterAdamW
+
+        Path("photos").mkdir()
+        for number in range(8):
+            Image.new("RGB", (40, 40), (number, 0, 0)).save(f"photos/{number}.jpg")
+        ours = MasterAdamW(model, torch.float32)
+        with Loader(open_source("photos"), 4, 4, threads=1) as loader:
+            for _, batch in zip(range(12), loader.batches()):
+                model(batch.images.float()).sum().backward()
+                ours.step(0.1)
+        """
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    steps = only(found)
+    assert (steps.boundary, set(steps.images), steps.workers) == ("optimizer", {4}, 1)
+    assert len(steps.end) == 11
+
+
+def test_a_long_run_keeps_few_steps(tmp_path, monkeypatch):
+    from imagen_fast.profiling import journal
+
+    monkeypatch.setattr(journal, "_MOST_STEPS", 100)
+    notes = journal.Journal(program.Task(tmp_path, time.monotonic(), 0, False))
+    for _ in range(1001):
+        notes.step(images=3)
+    notes.close()
+    steps = only(program.collect(tmp_path))
+    assert steps.every == 16
+    assert 50 <= len(steps.end) <= 100
+    assert set(steps.images) == {3}
+    assert steps.end == sorted(steps.end)
+
+
+def test_attached_and_detached_in_a_program_that_runs(tmp_path):
+    import torch
+    from torch import nn
+
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        program.attach(tmp_path / folder, time.monotonic(), window=0, ceilings=False)
+        for _ in range(5):
+            model(torch.zeros(2, 4)).sum().backward()
+            optimizer.step()
+        program.detach()
+        optimizer.step()
+        assert len(only(program.collect(tmp_path / folder)).end) == 4
+
+
+def test_what_is_written_is_whole(tmp_path):
+    from imagen_fast.profiling import journal
+
+    notes = journal.Journal(program.Task(tmp_path, time.monotonic(), 0, False))
+    notes.step()
+    notes.step()
+    notes.close()
+    (file,) = tmp_path.iterdir()
+    assert len(json.loads(file.read_text())["steps"]["end"]) == 1
