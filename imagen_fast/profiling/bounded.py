@@ -46,8 +46,8 @@ class Bounded:
         """A row of what was measured in the `seconds` up to `time`.
 
         Args:
-            last: what is left at the end, which joins the row before if it is much shorter: in a mean over the
-                samples, a moment would have the weight of the others.
+            last: what is left at the end, which joins the row before if it is much shorter: in a mean over
+                the samples, a moment would have the weight of the others.
         """
         row = _Row(time, seconds, dict(values))
         before = self._gathered or self._rows
