@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
 
 from imagen_fast.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from imagen_fast.profiling.findings import Summary, Verdict
 
 USAGE = """imagen-fast profile [options] -- command ...
        imagen-fast profile diff A.json B.json
@@ -83,9 +79,10 @@ def main(args: list[str]) -> int:
 
 def _run(command: list[str], given: argparse.Namespace) -> int:
     from imagen_fast.profiling import files
+    from imagen_fast.profiling.brief import brief
     from imagen_fast.profiling.run import CannotStart, Options, run
 
-    out = given.out or Path(time.strftime("profile-%Y%m%d-%H%M%S"))
+    out = given.out or files.usual_folder()
     options = Options(given.interval, given.window, given.ceilings)
     files.prepare(out)
     try:
@@ -99,32 +96,16 @@ def _run(command: list[str], given: argparse.Namespace) -> int:
         files.abandon(out)
         print(f"error: {error}", file=sys.stderr)
         return error.status
-    summary, verdict = files.keep(recording, out)
-    # The program's own output may be read by another program.
-    print("\n".join(_told(summary, verdict, out / files.RECORD)), file=sys.stderr)
     assert recording.exit_code is not None
+    try:
+        summary, verdict = files.keep(recording, out)
+    except InvalidInput as error:
+        # The program has run all the same, and its status tells how.
+        print(f"error: {error}", file=sys.stderr)
+        return recording.exit_code
+    # On standard error: the program's own output may be read by another program.
+    print(f"\n{brief(summary, verdict, out / files.RECORD)}", file=sys.stderr)
     return recording.exit_code
-
-
-def _told(summary: Summary, verdict: Verdict, record: Path) -> list[str]:
-    """The verdict in a few lines."""
-    from imagen_fast.profiling.findings import BOTTLENECKS
-    from imagen_fast.profiling.numbers import text
-
-    figures = [
-        text(value, unit)
-        for value, unit in ((summary.images_per_second, "images/s"), (summary.step_seconds, "seconds"))
-        if value is not None
-    ]
-    told = ["", f"profile: {BOTTLENECKS[verdict.bottleneck]} (confidence {verdict.confidence:.0%})"]
-    if figures:
-        told.append(f"  {', '.join(figures)} a step" if len(figures) > 1 else f"  {figures[0]} a step")
-    told += [f"  {sentence}" for sentence in verdict.evidence]
-    for change in verdict.changes:
-        gain = "" if change.gain is None else f" (up to {text(change.gain, 'times')}, {change.basis})"
-        told.append(f"  try: {change.what}{gain}")
-    told.append(f"the page, the picture and the record are {record.parent}/{record.stem}.{{html,png,json}}")
-    return told
 
 
 def _diff(args: list[str]) -> int:
@@ -140,7 +121,8 @@ def _diff(args: list[str]) -> int:
     given = parser.parse_args(args)
     before, after = (read(_record(path))[1] for path in (given.before, given.after))
     compared = diff.compare(before, after)
-    diff.show(compared, Console())
+    # In a file or a log there is no width to fit into.
+    diff.show(compared, Console() if sys.stdout.isatty() else Console(width=160))
     if given.html:
         page.write_diff(compared, given.html)
     return 0

@@ -43,8 +43,12 @@ class Bounded:
     def add(
         self, time: float, seconds: float, values: Mapping[Key, float | None], last: bool = False
     ) -> None:
-        """A row of what was measured in the `seconds` up to `time`; the last joins the one before it if that is
-        longer, since a mean over the samples would give a moment at the end the weight of the others."""
+        """A row of what was measured in the `seconds` up to `time`.
+
+        Args:
+            last: what is left at the end, which joins the row before if it is much shorter: in a mean over
+                the samples, a moment would have the weight of the others.
+        """
         row = _Row(time, seconds, dict(values))
         before = self._gathered or self._rows
         if last and before and seconds < before[-1].seconds / 2:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
-from imagen_fast.errors import InvalidInput
+from imagen_fast.errors import InvalidInput, MissingPackage
 from imagen_fast.profiling import peaks
 from imagen_fast.profiling.findings import Summary, Verdict, to_dict
 from imagen_fast.profiling.recording import Peaks, Recording
@@ -15,6 +17,11 @@ from imagen_fast.profiling.summary import summarise
 from imagen_fast.profiling.verdict import judge
 
 RECORD = "profile.json"
+
+
+def usual_folder() -> Path:
+    """Where a profile goes that nobody named: a new folder, so that two can be compared."""
+    return Path(time.strftime("profile-%Y%m%d-%H%M%S"))
 
 
 def prepare(folder: Path) -> None:
@@ -44,17 +51,13 @@ def keep(recording: Recording, folder: Path) -> tuple[Summary, Verdict]:
         InvalidInput: it cannot be written.
     """
     _record(recording, folder)
-    conclude(recording)
-    summary, verdict = _record(recording, folder)
-    _draw(recording, summary, verdict, folder / RECORD)
-    return summary, verdict
-
-
-def conclude(recording: Recording) -> tuple[Summary, Verdict]:
-    """The figures and the verdict, with the peaks of the device; those of a CPU take a second to measure."""
     recording.peaks = _peaks(recording)
-    summary = summarise(recording)
-    return summary, judge(recording, summary)
+    summary, verdict = _record(recording, folder)
+    try:
+        _draw(recording, summary, verdict, folder / RECORD)
+    except MissingPackage as missing:
+        print(f"no picture: {missing}", file=sys.stderr)
+    return summary, verdict
 
 
 def draw_again(recording: Recording, record: Path) -> list[Path]:

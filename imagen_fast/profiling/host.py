@@ -44,7 +44,6 @@ class Host:
         self._groups = cgroup.groups_of(root)
         self._clock = Seldom(_processor_clock, _SHARE_FOR_CLOCK)
         self._before: tuple[float, Look, Values] | None = None
-        self._ended_training = 0.0
         self.pids: set[int] = set()
         self.absent: dict[str, str] = {}
         self._name_absent()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 import threading
 import time
@@ -13,12 +13,13 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from imagen_fast.profiling.findings import BOTTLENECKS, Summary, Verdict
+from imagen_fast.profiling.findings import Summary, Verdict
 from imagen_fast.profiling.numbers import duration, text
 from imagen_fast.profiling.quantities import GPU, HOST, Quantity
 from imagen_fast.profiling.recording import Gpu, Recording, Samples, Series, Steps
 from imagen_fast.profiling.summary import summarise
 from imagen_fast.profiling.verdict import judge
+from imagen_fast.profiling.words import cause, certainty
 
 # What is shown is of the last so many seconds.
 _RECENT = 15.0
@@ -83,7 +84,7 @@ class Bottom:
         self._rows = 0
 
     def write(self, shown: list[Text]) -> None:
-        columns, rows = shutil.get_terminal_size()
+        columns, rows = os.get_terminal_size(self._stream.fileno())
         shown = shown[: max(rows // 2, 1)]
         console = Console(file=self._stream, force_terminal=True, width=columns, highlight=False)
         with console.capture() as captured:
@@ -180,9 +181,8 @@ def _of_samples(
 
 
 def _of_verdict(verdict: Verdict) -> Text:
-    meaning = BOTTLENECKS[verdict.bottleneck].partition(":")[0]
-    told = [f"{meaning} (confidence {verdict.confidence:.0%})", *verdict.evidence[:1]]
-    return _line("verdict", told)
+    said = f"{cause(verdict.bottleneck)}, confidence {certainty(verdict.confidence)}"
+    return _line("verdict", [said, *verdict.evidence[:1]])
 
 
 def _line(title: str, told: list[str]) -> Text:

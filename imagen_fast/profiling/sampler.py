@@ -124,7 +124,7 @@ class Sampler:
 
 
 def after(due: float, interval: float, now: float) -> float:
-    """When the next sample is due: from when the last was, so that they do not drift; without those missed."""
+    """When the next sample is due: from when the last was, lest they drift; without those missed."""
     return due + interval * max(1.0, math.ceil((now - due) / interval))
 
 

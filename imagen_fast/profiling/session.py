@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from imagen_fast.profiling import files, program
+from imagen_fast.profiling.brief import brief
 from imagen_fast.profiling.findings import Summary, Verdict
 from imagen_fast.profiling.recording import Recording
 from imagen_fast.profiling.run import WINDOW, assemble, now
@@ -19,11 +20,11 @@ from imagen_fast.profiling.sampler import Sampler
 class profile:
     """Profiles what runs inside, in this process and those that it starts.
 
-    Loaders and optimisers may have been made before. When the block is left, by an exception too,
-    `recording`, `summary` and `verdict` are there, and with `out` the files.
+    Loaders and optimisers may have been made before. When the block is left, by an exception too, the files
+    are written, the verdict goes to standard error, and `recording`, `summary` and `verdict` are there.
 
     Args:
-        out: a folder for profile.json, profile.html and profile.png; None writes none.
+        out: the folder for profile.json, profile.html and profile.png; None for `profile-TIME`.
         interval: seconds between samples; None for as many as cost next to nothing.
         window: steps of which every operation is recorded; 0: none.
         ceilings: measure steps with the batch before again; the weights then learn from some batches twice.
@@ -44,12 +45,11 @@ class profile:
         window: int = WINDOW,
         ceilings: bool = False,
     ) -> None:
-        self._out = None if out is None else Path(out)
+        self._out = files.usual_folder() if out is None else Path(out)
         self._interval, self._window, self._ceilings = interval, window, ceilings
 
     def __enter__(self) -> profile:
-        if self._out is not None:
-            files.prepare(self._out)
+        files.prepare(self._out)
         self._place = tempfile.TemporaryDirectory(prefix="imagen-fast-profile-", ignore_cleanup_errors=True)
         self._folder = Path(self._place.name)
         self._start, self._started = time.monotonic(), now()
@@ -68,7 +68,5 @@ class profile:
         with self._place:
             collected = program.collect(self._folder)
         self.recording = assemble(sys.argv, self._started, seconds, self._sampler.samples(), collected)
-        if self._out is not None:
-            self.summary, self.verdict = files.keep(self.recording, self._out)
-        else:
-            self.summary, self.verdict = files.conclude(self.recording)
+        self.summary, self.verdict = files.keep(self.recording, self._out)
+        print(brief(self.summary, self.verdict, self._out / files.RECORD), file=sys.stderr)

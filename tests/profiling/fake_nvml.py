@@ -1,7 +1,7 @@
 """A stand-in for the module `pynvml`: GPUs whose answers, refusals and losses a test sets.
 
-Names, structures and codes are pynvml's. What a GPU answers was noted from NVML's documentation and from reports of
-what drivers, virtual GPUs and MIG instances do.
+Names, structures and codes are pynvml's. What a GPU answers follows NVML's documentation and what is reported
+of drivers, virtual GPUs and MIG instances; none of it was recorded from a GPU.
 """
 
 from __future__ import annotations

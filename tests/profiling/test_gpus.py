@@ -324,7 +324,7 @@ def test_mig_instances_are_devices_of_their_own():
 
 def test_only_the_gpus_of_cuda_visible_devices_are_read():
     cards = [h100(uuid=f"GPU-{letter}000") for letter in "abc"]
-    nvml, gpus = opened(*cards, environment={"CUDA_VISIBLE_DEVICES": "2,0"})
+    _, gpus = opened(*cards, environment={"CUDA_VISIBLE_DEVICES": "2,0"})
     assert [each.uuid for each in gpus.devices] == ["GPU-c000", "GPU-a000"]
     _, gpus = opened(*cards, environment={"CUDA_VISIBLE_DEVICES": ""})
     assert gpus.devices == []

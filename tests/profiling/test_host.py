@@ -74,7 +74,7 @@ def test_where_linux_files_do_not_exist_they_are_named(monkeypatch, tmp_path):
     here.read()
     values = here.read()
     lacking = {"cpu_pressure", "io_pressure", "memory_pressure", "throttled", "read", "written", "in_storage"}
-    assert here.absent.keys() == lacking | {"clock", "received", "sent"}
+    assert here.absent.keys() == lacking | {"workers_delayed", "clock", "received", "sent"}
     assert here.absent["cpu_pressure"] == "only Linux counts it"
     assert values.keys() == HOST.keys() - here.absent.keys()
     assert all(why and not why.endswith(".") for why in here.absent.values())

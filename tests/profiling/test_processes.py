@@ -76,7 +76,7 @@ def test_nothing_is_lost_or_counted_twice_when_a_child_that_was_seen_ends(start)
     child = start(f"""
         import subprocess, sys
         burn = {BURN.format(0.2)!r} + "print(flush=True)\\ninput()"
-        worker = subprocess.Popen([sys.executable, "-S", "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        worker = subprocess.Popen([sys.executable, "-S", "-c", burn], stdin=-1, stdout=-1)
         worker.stdout.readline()
         print(flush=True)
         input()
@@ -107,12 +107,13 @@ def test_nothing_is_lost_or_counted_twice_when_a_child_that_was_seen_ends(start)
 
 def test_an_orphan_stays_and_what_it_used_is_kept_when_it_ends(start):
     child = start(f"""
-        import os, subprocess, sys
-        orphan = "import sys; sys.stdin = open({"/dev/null"!r}); import time; time.sleep(0.2)\\n" + {BURN.format(0.2)!r}
-        orphan += "print(flush=True); time.sleep(60)"
-        inner = f"import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-S', '-c', {{orphan!r}}])"
-        middle = subprocess.Popen([sys.executable, "-S", "-c", inner + "; print(p.pid, flush=True); time.sleep(0.5)"])
-        middle.wait()
+        import subprocess, sys
+        python = [sys.executable, "-S", "-c"]
+        orphan = {BURN.format(0.2)!r} + "print(flush=True)\\ntime.sleep(60)"
+        inner = "import subprocess, time\\n"
+        inner += f"orphan = subprocess.Popen({{[*python, orphan]!r}})\\n"
+        inner += "print(orphan.pid, flush=True)\\ntime.sleep(0.5)"
+        subprocess.run([*python, inner])
         input()
     """)
     tree = Tree(child.pid)
