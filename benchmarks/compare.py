@@ -6,7 +6,7 @@ threshold d, the smallest change that matters:
 - same: the 90% interval lies within 1/(1 + d) and 1 + d. A change of d is called same in at most 5 of 100;
 - faster, slower: not same, and the interval for the family excludes 1. For all cases together it does so
   wrongly in at most 5 of 100 comparisons (Bonferroni);
-- unclear: neither. That happens only where the standard error exceeds log(1 + d) / (t_family + t_90). Below it
+- unclear: neither. That happens only where the standard error exceeds log(1 + d) / (t_family + t_90). Below,
   another run of the same code is called same in all cases, and a change of d is found, each 95 times in 100.
   Where more rounds can bring the error down to it, how many is told.
 """
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from imagen_fast.benchmarks.contender import OURS
-from imagen_fast.benchmarks.noise import LEAST, Effect, Noise, Timed, centre, student
+from imagen_fast.benchmarks.noise import LEAST, Between, Effect, Noise, Timed, centre, student
 from imagen_fast.benchmarks.record import Record
 from imagen_fast.errors import InvalidInput
 
@@ -85,12 +85,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of two records. `changed_peers` are no references; whoever is incorrect in either is not compared."""
+    """Of two records. `changed_peers` are no references; whoever is incorrect in either is not compared.
+
+    `between` is what the references say of two runs of the same code.
+    """
 
     threshold: float
     timer: str
     differences: tuple[str, ...]
     findings: tuple[Finding, ...]
+    between: Between
     references: int
     changed_peers: tuple[str, ...]
     incorrect_in_a: tuple[str, ...]
@@ -108,7 +112,7 @@ class Comparison:
         return self.count["slower"] > 0 or bool(set(self.incorrect_in_b) - set(self.incorrect_in_a))
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"worse": self.worse}
+        return asdict(self) | {"between": self.between._asdict(), "worse": self.worse}
 
 
 def compare(
@@ -179,6 +183,7 @@ def compare(
         timer,
         differences,
         tuple(findings),
+        noise.between,
         len(references) - len(changed),
         tuple(map(str, changed)),
         tuple(_incorrect(in_a)),
@@ -226,11 +231,12 @@ def _alarm(effect: Effect, family: int) -> bool:
 def _rounds_needed(effect: Effect, rounds: tuple[int, int], family: int, bound: float) -> int | None:
     """So many that no verdict is unclear; None where what rounds cannot mend is too much already."""
     t = student(1 - ERROR / family, effect.freedom) + student(1 - 2 * ERROR, effect.freedom)
-    of_rounds, other = (effect.scale**2 * share for share in (effect.rounds_share, 1 - effect.rounds_share))
-    left = (bound / t) ** 2 - other
+    left = (bound / t) ** 2 - effect.lasting
     if left <= 0:
         return None
-    needed = statistics.harmonic_mean(rounds) * of_rounds / left
+    taken = statistics.harmonic_mean(rounds)
+    # Rounds make the spreads between runs surer too, which may be all that lacks.
+    needed = max(taken * effect.of_rounds / left, 1.5 * taken)
     # Two digits: it is an estimate.
     digits = 10 ** max(0, math.floor(math.log10(needed)) - 1)
     return math.ceil(needed / digits) * digits

@@ -52,23 +52,27 @@ def _table(comparison: Comparison) -> Table:
             "{} + {}".format(*finding.rounds),
             f"{finding.explained:.3f} by {len(finding.references)}",
             f"{finding.ratio:.3f} [{low:.3f}, {high:.3f}]",
-            f"[{_COLOURS[finding.verdict]}]{_verdict(finding)}[/]",
+            f"[{_COLOURS[finding.verdict]}]{_verdict(finding, comparison.references)}[/]",
         )
     return table
 
 
-def _verdict(finding: Finding) -> str:
+def _verdict(finding: Finding, references: int) -> str:
     if finding.verdict != "unclear":
         return finding.verdict
-    if finding.rounds_needed is None:
-        return "unclear; more rounds would not do"
-    return f"unclear; {finding.rounds_needed:,} rounds would do"
+    if finding.rounds_needed is not None:
+        return f"unclear; {finding.rounds_needed:,} rounds would do"
+    return f"unclear; needs {'a calmer machine' if references else 'peers'}"
 
 
 def _basis(comparison: Comparison) -> str:
     within = f"same: within {comparison.threshold:.3g}"
     if comparison.references:
-        return f"{within}; corrected by {comparison.references} unchanged peers, those of the contest most"
+        shift, contest, contender = (f"{100 * value:.1f}%" for value in comparison.between)
+        return (
+            f"{within}; {comparison.references} unchanged peers moved by {shift}, give or take {contest} "
+            f"in a contest and {contender} each"
+        )
     return (
         f"{within}; without peers a slower machine looks like slower code, so that only large changes count"
     )

@@ -12,7 +12,7 @@ the whole machine, the minutes of the contest, the process (where its code and d
 rounds. W is estimated from the rounds; the first three from the references, the contenders that did not
 change. For each of ours this predicts a change from those of the references, near ones most, with its
 uncertainty (kriging with random effects); what ours changed by beyond that is the effect. The two spreads are
-not known but weighed by their likelihood on a grid, so that few references make wide intervals, not bold ones.
+not known but weighed by their likelihood on a grid, so that few references make wide intervals, not bold.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ LEAST = 3
 SHIFT = 0.1
 CONTEST = 0.02
 CONTENDER = 0.01
+# Small moves, of a clock, hit all code alike; large ones are others' work, which hits some code more.
+# Where the machine seems to have moved by a tenth, what it did to one contender is as uncertain as that.
+MOVE = 0.1
+# A variance: rounds that are equal must not make a singular matrix.
+_TICK = 1e-12
 _STEPS = np.array([0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0]) / 100
 
 
@@ -110,14 +115,15 @@ class Effect:
     Args:
         log: the logarithm of B over A.
         scale, freedom: of the distribution.
-        rounds_share: of the variance, what more rounds would make smaller.
+        of_rounds, lasting: at the likeliest spreads, the variance that more rounds make smaller and the rest.
         expected: the logarithm of the change that the references explain.
     """
 
     log: float
     scale: float
     freedom: float
-    rounds_share: float
+    of_rounds: float
+    lasting: float
     expected: float
 
     def interval(self, confidence: float) -> tuple[float, float]:
@@ -133,6 +139,17 @@ def student(confidence: float, freedom: float) -> float:
         return z
     z *= (8 * freedom + 3) / (8 * freedom + 1)
     return math.sqrt(freedom * math.expm1(z * z / freedom))
+
+
+class Between(NamedTuple):
+    """What lies between two runs of the same code, in logarithms.
+
+    The shift of the whole machine, and the standard deviations that come to it in a contest and a contender.
+    """
+
+    shift: float
+    contest: float
+    contender: float
 
 
 class Noise:
@@ -151,23 +168,22 @@ class Noise:
         }
         self._total = sum(self._terms.values(), np.zeros((4, len(self._prior))))
 
+    @property
+    def between(self) -> Between:
+        weights, shift, _ = self._weigh(self._total)
+        spreads = (float(weights @ np.sqrt(variances)) for variances in (self._contest, self._contender))
+        return Between(float(weights @ shift), *spreads)
+
     def effect(self, of: Timed) -> Effect:
         """What `of` changed by, told from all references but itself."""
         near = [r for r in self._references(self._contests[of.contest]) if r is not of]
         total = self._total - self._terms[of.contest] + self._evidence(near)
-        determinant, a, b, c = total
-        # The shift of the whole machine, about 0 before anything is known.
-        a = a + 1 / SHIFT**2
-        fit = -0.5 * (determinant + np.log(a) + c - b**2 / a) + self._prior
-        weights = np.exp(fit - fit.max())
-        weights /= weights.sum()
-
+        weights, shift, shift_variance = self._weigh(total)
         within = self._within([of, *near])
         steps = len(weights)
         between = self._contest[:, None] + np.zeros((steps, len(near)))
         pull = np.linalg.solve(self._covariance(near), (between + within[0, 1:])[..., None])[..., 0]
         changes = np.array([r.change for r in near])
-        shift = b / a
         expected = shift + ((changes - shift[:, None]) * pull).sum(1)
         left = 1 - pull.sum(1)
         variance = (
@@ -175,13 +191,14 @@ class Noise:
             + self._contender
             + self._contest
             - (pull * (between + within[0, 1:])).sum(1)
-            + left**2 / a
+            + left**2 * shift_variance
         )
-        both = np.concatenate([np.ones((steps, 1)), -pull], axis=1)
-        of_rounds = np.einsum("gi,ij,gj->g", both, within, both)
 
         mean = float(weights @ expected)
-        total_variance = float(weights @ (variance + (expected - mean) ** 2))
+        moved = (mean**2 / MOVE) ** 2
+        total_variance = float(weights @ (variance + (expected - mean) ** 2)) + moved
+        likeliest = int(weights.argmax())
+        lasting = self._lasting(likeliest, len(near))
         # How sure the variance itself is: of the spreads between runs, and of the rounds.
         unsure = float(weights @ variance**2) / float(weights @ variance) ** 2 - 1
         unsure += 2 / of.freedom * (of.variance / total_variance) ** 2
@@ -190,9 +207,26 @@ class Noise:
             of.change - mean,
             math.sqrt(total_variance * (freedom - 2) / freedom),
             freedom,
-            float(weights @ of_rounds) / total_variance,
+            max(float(variance[likeliest]) - lasting, 0.0),
+            lasting + moved,
             mean,
         )
+
+    def _weigh(self, total: Array) -> tuple[Array, Array, Array]:
+        """Of each pair of spreads, its probability, the machine's shift and its variance: [steps] each."""
+        determinant, a, b, c = total
+        a = a + 1 / SHIFT**2  # about 0 before anything is known
+        fit = -0.5 * (determinant + np.log(a) + c - b**2 / a) + self._prior
+        weights = np.exp(fit - fit.max())
+        return weights / weights.sum(), b / a, 1 / a
+
+    def _lasting(self, step: int, near: int) -> float:
+        """The variance of an effect beside `near` references, were there no end of rounds."""
+        contest, own = float(self._contest[step]), float(self._contender[step]) + _TICK
+        counts = [len(self._references(members)) for members in self._contests.values()]
+        left = own / (own + near * contest)
+        told = sum(count / (own + count * contest) for count in counts)
+        return own + contest * left + left**2 / (1 / SHIFT**2 + told)
 
     def _references(self, members: Sequence[Timed]) -> list[Timed]:
         return [member for member in members if member.reference]
@@ -221,8 +255,7 @@ class Noise:
 
     def _covariance(self, members: Sequence[Timed]) -> Array:
         """Of changes, for each pair of spreads: [steps, members, members]."""
-        # The least is that of a clock which ticks: equal samples must not make a singular matrix.
-        own = self._contender + 1e-12
+        own = self._contender + _TICK
         eye = np.eye(len(members))
         return self._within(members) + self._contest[:, None, None] + own[:, None, None] * eye
 
