@@ -1,16 +1,18 @@
-"""`imagen-fast bench`: run a suite, or make the README's table from its record."""
+"""`imagen-fast bench`: run a suite, make the README's table from its record, or compare two records."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 from rich.console import Console
 
-from imagen_fast.benchmarks import record, report, screen
+from imagen_fast.benchmarks import compare, compare_screen, record, report, screen
 from imagen_fast.benchmarks.contest import Result, hold
 from imagen_fast.benchmarks.machine import describe
 from imagen_fast.benchmarks.peers import Absence
@@ -30,7 +32,7 @@ def main(args: list[str]) -> int:
     """Run what `args` asks for.
 
     Returns:
-        0, or 1 where an implementation was not correct.
+        0, or 1 where an implementation was not correct or, compared, is slower or no longer correct.
 
     Raises:
         ImagenFastError: the arguments, or a file or device that they name, cannot be used.
@@ -41,12 +43,15 @@ def main(args: list[str]) -> int:
         return COMMANDS[args[0]](args[1:], console)
     parser = _Parser(prog="imagen-fast bench", description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "suite", nargs="?", help=f"{', '.join(SUITES)}; or `report FILE [--readme README.md]`"
+        "suite", nargs="?", help=f"{', '.join(SUITES)}; `report FILE [--readme README.md]`, `compare A B`"
     )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
     parser.add_argument("--quick", action="store_true", help="the chief cases only, in less than a minute")
     parser.add_argument("--only", default="", metavar="TEXT", help="contests with this in their name")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="so many of each contest, however long they take"
+    )
     parser.add_argument("--list", action="store_true", help="name the suites")
     given = parser.parse_args(args)
     if given.list:
@@ -55,8 +60,12 @@ def main(args: list[str]) -> int:
         return 0
     if given.suite not in SUITES:
         asked = "is missing" if given.suite is None else f"is unknown: {given.suite!r}"
-        raise InvalidInput(f"the suite {asked}; choose from {', '.join(SUITES)}, or report")
-    return _run(given.suite, _device(given.device), given.quick, given.only, given.json, console)
+        raise InvalidInput(f"the suite {asked}; choose from {', '.join(SUITES)}, report, or compare")
+    if given.rounds is not None and given.rounds < 1:
+        raise InvalidInput(f"--rounds must be 1 or more, not {given.rounds}")
+    return _run(
+        given.suite, _device(given.device), given.quick, given.only, given.rounds, given.json, console
+    )
 
 
 def _device(name: str) -> torch.device:
@@ -67,7 +76,15 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _run(name: str, device: torch.device, quick: bool, only: str, path: Path | None, console: Console) -> int:
+def _run(
+    name: str,
+    device: torch.device,
+    quick: bool,
+    only: str,
+    rounds: int | None,
+    path: Path | None,
+    console: Console,
+) -> int:
     if path is not None:
         record.check_writable(path)
     machine = describe(device)
@@ -77,6 +94,9 @@ def _run(name: str, device: torch.device, quick: bool, only: str, path: Path | N
         for contest in SUITES[name].contests(device, quick):
             if only in contest.name:
                 absent += contest.absent
+                if rounds is not None:
+                    effort = replace(contest.effort, least=rounds, most=rounds)
+                    contest = replace(contest, effort=effort)
                 results.append(hold(contest, device, status.update))
     if not results:
         raise InvalidInput(f"no contest of the suite {name} has {only!r} in its name")
@@ -104,5 +124,57 @@ def _report(args: list[str], console: Console) -> int:
     return 0
 
 
+def _compare(args: list[str], console: Console) -> int:
+    parser = _Parser(
+        prog="imagen-fast bench compare",
+        description="What is faster, slower, the same or unclear in B. Exit status: 0, nothing is slower; "
+        "1, something is slower or no longer correct; 2, the records cannot be compared.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("a", type=Path, metavar="A.json", help="the record of a run before")
+    parser.add_argument("b", type=Path, metavar="B.json", help="that of a run after")
+    parser.add_argument("--threshold", default="5%", help="the smallest change that matters (default 5%%)")
+    parser.add_argument(
+        "--timer",
+        default="wall",
+        help="wall (default), or cpu: processor seconds, for a busy machine; blind to waiting",
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their name")
+    parser.add_argument("--peers", action="store_true", help="judge the peers too")
+    parser.add_argument(
+        "--across-machines", action="store_true", help="though machines, threads or versions differ"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write verdicts and evidence here")
+    given = parser.parse_args(args)
+    if given.timer not in compare.TIMERS:
+        raise InvalidInput(f"--timer must be one of {', '.join(compare.TIMERS)}, not {given.timer!r}")
+    threshold = _share(given.threshold)
+    if given.json is not None:
+        record.check_writable(given.json)
+    found = compare.compare(
+        record.read(given.a),
+        record.read(given.b),
+        threshold,
+        given.timer,
+        given.peers,
+        given.across_machines,
+        given.only,
+    )
+    compare_screen.show(found, console)
+    if given.json is not None:
+        record.write(found.as_json(), given.json)
+        console.print(f"written to {given.json}", highlight=False)
+    return 1 if found.worse else 0
+
+
+def _share(text: str) -> float:
+    """`5%` or `0.05`."""
+    number = re.fullmatch(r"(\d+\.?\d*|\.\d+)(%?)", text)
+    share = float(number[1]) / (100 if number[2] else 1) if number else 0.0
+    if not 0 < share < 1:
+        raise InvalidInput(f"--threshold must be a share such as 5% or 0.05, not {text!r}")
+    return share
+
+
 # The words that are no suites; each has a parser of its own.
-COMMANDS = {"report": _report}
+COMMANDS = {"report": _report, "compare": _compare}

@@ -112,7 +112,7 @@ def _check(
             verdict = _failure(Failed.because(error))
         if verdict.correct:
             samplers[str(number)] = sample
-        facts = contender.facts | {"apart": contest.apart}
+        facts = contender.facts | {"contest": contest.name, "apart": contest.apart}
         results.append(
             Result(contender.case, contender.implementation, contest.measured, verdict, facts=facts)
         )

@@ -1,13 +1,15 @@
 """The JSON of a run, from which every table and picture is made.
 
     {"suite", "quick", "machine": {...},
-     "results": [{"case", "implementation", "pass", "median", "spread", "unit": "s", "correct", ...}],
+     "results": [{"contest", "case", "implementation", "pass", "median", "spread", "unit": "s", "correct",
+                  ...}],
      "ratios": [{"case", "versus", "ratio", "peer_median"}],
      "absent": [{"peer", "why", "install"}]}
 
-`median` and `spread` (the interquartile range) are over rounds, `samples` are the rounds in order. `apart`:
-in a process of its own. `peak_bytes`: see `measure.Sample`. What is null was not measured. `ratio` is the
-peer's median over ours: above 1, ours is faster.
+`median` and `spread` (the interquartile range) are over rounds, `samples` are the rounds in order, which
+those of one `contest` share; `cpu_samples`: seconds of all threads together, none where they are not known.
+`apart`: in a process of its own. `peak_bytes`: see `measure.Sample`. What is null was not measured. `ratio`
+is the peer's median over ours: above 1, ours is faster.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from imagen_fast.benchmarks.contest import Result
+from imagen_fast.benchmarks.measure import Timing
 from imagen_fast.benchmarks.peers import Absence
 from imagen_fast.errors import InvalidInput
 
@@ -72,11 +75,17 @@ def _result(result: Result) -> dict[str, Any]:
         "correct": result.verdict.correct,
         "rounds": len(timing.samples) if timing else 0,
         "samples": [sample.seconds for sample in timing.samples] if timing else [],
+        "cpu_samples": _cpu_samples(timing) if timing else [],
         "cpu_median": timing and timing.cpu_median,
         "peak_bytes": timing and timing.peak_bytes,
         "evidence": _writable(result.verdict.evidence),
         **result.facts,
     }
+
+
+def _cpu_samples(timing: Timing) -> list[float]:
+    # The clock ticks in nanoseconds: what a subtraction leaves beyond them is no figure.
+    return [round(sample.cpu_seconds, 9) for sample in timing.samples if sample.cpu_seconds is not None]
 
 
 def _writable(value: Any) -> Any:

@@ -57,7 +57,7 @@ def test_results_are_alike_here_and_apart(fakes, tmp_path, apart):
     result = run(partial(fakes.good, tmp_path / "log"), Effort(0, 2, 2, 0), apart)[0]
     assert (result.case, result.implementation, result.measured) == ("a", "x", "step")
     assert result.verdict.correct
-    assert result.facts == {"images": 2, "apart": apart}
+    assert result.facts == {"images": 2, "contest": "fake", "apart": apart}
     assert 0 < result.timing.median < 5
     assert result.timing.cpu_median is not None
 

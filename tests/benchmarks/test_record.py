@@ -98,6 +98,8 @@ def test_a_run_writes_the_whole_form(tmp_path, capsys):
     assert first["median"] > 0
     assert first["spread"] >= 0
     assert first["peak_bytes"] is None
+    assert first["contest"] == "fake"
+    assert len(first["samples"]) == len(first["cpu_samples"]) == 2
     machine = made["machine"]
     assert machine["threads"] == torch.get_num_threads()
     assert machine["versions"]["torch"]
@@ -109,6 +111,12 @@ def test_a_run_writes_the_whole_form(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("fake_suite")
+def test_as_many_rounds_as_asked_for(tmp_path):
+    assert main(["fake", "--rounds", "7", "--json", str(tmp_path / "fake.json")]) == 0
+    assert {result["rounds"] for result in record.read(tmp_path / "fake.json")["results"]} == {7}
+
+
+@pytest.mark.usefixtures("fake_suite")
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
@@ -117,6 +125,7 @@ def test_a_run_writes_the_whole_form(tmp_path, capsys):
         (["fake", "--device", "tpu"], "device must be one of cpu, cuda, not 'tpu'"),
         (["fake", "--fast"], "unrecognized arguments: --fast"),
         (["fake", "--only", "huge"], "no contest of the suite fake has 'huge' in its name"),
+        (["fake", "--rounds", "0"], "--rounds must be 1 or more, not 0"),
         (["fake", "--json", "/proc/none/x.json"], "cannot be made"),
         (["report", "/nowhere.json"], "cannot be read as a record"),
     ],

@@ -1,0 +1,289 @@
+"""Two records of a suite, case by case: faster, slower, same or unclear in the second, with the evidence.
+
+Ours are judged by what they changed by beyond the peers, whose code did not change (`noise.py`). With the
+threshold d, the smallest change that matters:
+
+- same: the 90% interval lies within 1/(1 + d) and 1 + d. A change of d is called same in at most 5 of 100;
+- faster, slower: not same, and the interval for the family excludes 1. For all cases together it does so
+  wrongly in at most 5 of 100 comparisons (Bonferroni);
+- unclear: neither. That happens only where the standard error exceeds log(1 + d) / (t_family + t_90). Below,
+  another run of the same code is called same in all cases, and a change of d is found, each 95 times in 100.
+  Where more rounds can bring the error down to it, how many is told.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+from imagen_fast.benchmarks.contender import OURS
+from imagen_fast.benchmarks.noise import LEAST, Between, Effect, Noise, Timed, centre, student
+from imagen_fast.benchmarks.record import Record
+from imagen_fast.errors import InvalidInput
+
+Verdict = Literal["faster", "slower", "same", "unclear"]
+
+THRESHOLD = 0.05
+# Of wrong alarms in a whole comparison, and of wrong sames in one case.
+ERROR = 0.05
+
+# Where the seconds of a round are kept, by the names of the clocks.
+TIMERS = {"wall": "samples", "cpu": "cpu_samples"}
+
+# What decides how fast the same code is. The version of our own package is no part of it.
+_MACHINE = ("device", "processor", "instructions", "cores", "threads", "python", "gpu", "cuda", "driver")
+_OWN_PACKAGE = "imagen-fast"
+
+
+class Name(NamedTuple):
+    """Who is compared: `number` tells apart what older records call alike."""
+
+    contest: str
+    number: int
+    case: str
+    implementation: str
+
+    @property
+    def ours(self) -> bool:
+        """Ours in any of its modes, which peers are not named after."""
+        return self.implementation.startswith(OURS)
+
+    def __str__(self) -> str:
+        return self.case if self.implementation == OURS else f"{self.case}, {self.implementation}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a case; ratios are B over A.
+
+    Args:
+        ratio: beyond what the references explain.
+        interval, family_interval: of `ratio`; at 90%, and for all cases together at 95%.
+        explained: the ratio that the references explain.
+        references: the unchanged contenders of the same contest.
+        rounds: in A and in B.
+        rounds_needed: in each record; None where it is not unclear, or more rounds would not do.
+    """
+
+    case: str
+    implementation: str
+    verdict: Verdict
+    ratio: float
+    interval: tuple[float, float]
+    family_interval: tuple[float, float]
+    median_a: float
+    median_b: float
+    explained: float
+    references: tuple[str, ...]
+    rounds: tuple[int, int]
+    rounds_needed: int | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of two records. `changed_peers` are no references; whoever is incorrect in either is not compared.
+
+    `between` is what the references say of two runs of the same code.
+    """
+
+    threshold: float
+    timer: str
+    differences: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    between: Between
+    references: int
+    changed_peers: tuple[str, ...]
+    incorrect_in_a: tuple[str, ...]
+    incorrect_in_b: tuple[str, ...]
+    only_in_a: tuple[str, ...]
+    only_in_b: tuple[str, ...]
+
+    @property
+    def count(self) -> Counter[str]:
+        return Counter(finding.verdict for finding in self.findings)
+
+    @property
+    def worse(self) -> bool:
+        """Something is slower, or is no longer correct."""
+        return self.count["slower"] > 0 or bool(set(self.incorrect_in_b) - set(self.incorrect_in_a))
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"between": self.between._asdict(), "worse": self.worse}
+
+
+def compare(
+    a: Record,
+    b: Record,
+    threshold: float = THRESHOLD,
+    timer: str = "wall",
+    peers: bool = False,
+    across_machines: bool = False,
+    only: str = "",
+) -> Comparison:
+    """What changed from `a` to `b`.
+
+    Args:
+        threshold: the smallest change that matters, as a share.
+        timer: a clock of `TIMERS`. Processor time is hardly disturbed by others' work, but blind to waiting.
+        peers: judge them too, each by the others.
+        across_machines: compare whatever the records were made on.
+        only: the cases with this in their name; the peers of all are references.
+
+    Raises:
+        InvalidInput: the records have no case in common, were made on different machines, or lack the timer.
+    """
+    for name, record in (("A", a), ("B", b)):
+        for result in record["results"]:
+            if lacking := {"case", "implementation", "correct", "samples"} - result.keys():
+                raise InvalidInput(
+                    f"{name} cannot be compared: a result in it lacks {', '.join(sorted(lacking))}"
+                )
+    if a.get("suite") != b.get("suite"):
+        raise InvalidInput(f"A is of the suite {a.get('suite')}, B of {b.get('suite')}; they must be of one")
+    differences = tuple(_differences(a["machine"], b["machine"]))
+    if differences and not across_machines:
+        raise InvalidInput(
+            f"it would not be fair to compare these records: {'; '.join(differences)}; with --across-machines"
+            " they are compared all the same, by how ours changed beside the peers"
+        )
+    by_contest = all("contest" in result for result in (*a["results"], *b["results"]))
+    in_a, in_b = _by_name(a["results"], by_contest), _by_name(b["results"], by_contest)
+    timed = {
+        name: Timed(f"{name.contest} {name.number}", not name.ours, *centres)
+        for name in in_a
+        if name in in_b and (centres := _centres(in_a[name], in_b[name], timer))
+    }
+    judged = [name for name in timed if (name.ours or peers) and only in str(name)]
+    if not judged:
+        raise InvalidInput(
+            f"A and B have no correct case in common{f' with {only!r} in its name' * bool(only)}"
+        )
+
+    noise = Noise(timed.values())
+    references = [name for name, contender in timed.items() if contender.reference]
+    changed = [name for name in references if _alarm(noise.effect(timed[name]), len(references))]
+    if changed:
+        timed |= {name: replace(timed[name], reference=False) for name in changed}
+        noise = Noise(timed.values())
+    bound = math.log1p(threshold)
+    findings = []
+    for name in judged:
+        effect = noise.effect(timed[name])
+        seconds = [_seconds(found[name], timer) for found in (in_a, in_b)]
+        near = (n for n in references if n not in changed and n[:2] == name[:2] and n != name)
+        findings.append(
+            _finding(name, effect, seconds, tuple(n.implementation for n in near), len(judged), bound)
+        )
+    return Comparison(
+        threshold,
+        timer,
+        differences,
+        tuple(findings),
+        noise.between,
+        len(references) - len(changed),
+        tuple(map(str, changed)),
+        tuple(_incorrect(in_a)),
+        tuple(_incorrect(in_b)),
+        tuple(str(name) for name in in_a if name not in in_b),
+        tuple(str(name) for name in in_b if name not in in_a),
+    )
+
+
+def _finding(
+    name: Name,
+    effect: Effect,
+    seconds: Sequence[Sequence[float]],
+    references: tuple[str, ...],
+    family: int,
+    bound: float,
+) -> Finding:
+    interval, wide = effect.interval(1 - 2 * ERROR), effect.interval(1 - ERROR / family)
+    rounds = (len(seconds[0]), len(seconds[1]))
+    verdict: Verdict = "unclear"
+    if -bound < interval[0] and interval[1] < bound:
+        verdict = "same"
+    elif _alarm(effect, family):
+        verdict = "slower" if effect.log > 0 else "faster"
+    return Finding(
+        name.case,
+        name.implementation,
+        verdict,
+        math.exp(effect.log),
+        (math.exp(interval[0]), math.exp(interval[1])),
+        (math.exp(wide[0]), math.exp(wide[1])),
+        *map(statistics.median, seconds),
+        math.exp(effect.expected),
+        references,
+        rounds,
+        _rounds_needed(effect, rounds, family, bound) if verdict == "unclear" else None,
+    )
+
+
+def _alarm(effect: Effect, family: int) -> bool:
+    low, high = effect.interval(1 - ERROR / family)
+    return low > 0 or high < 0
+
+
+def _rounds_needed(effect: Effect, rounds: tuple[int, int], family: int, bound: float) -> int | None:
+    """So many that no verdict is unclear; None where what rounds cannot mend is too much already."""
+    t = student(1 - ERROR / family, effect.freedom) + student(1 - 2 * ERROR, effect.freedom)
+    left = (bound / t) ** 2 - effect.lasting
+    if left <= 0:
+        return None
+    taken = statistics.harmonic_mean(rounds)
+    # Rounds make the spreads between runs surer too, which may be all that lacks.
+    needed = max(taken * effect.of_rounds / left, 1.5 * taken)
+    # Two digits: it is an estimate.
+    digits = 10 ** max(0, math.floor(math.log10(needed)) - 1)
+    return math.ceil(needed / digits) * digits
+
+
+def _by_name(results: Iterable[dict[str, Any]], by_contest: bool) -> dict[Name, dict[str, Any]]:
+    """Older records do not name contests: there, contenders of one case are taken for one."""
+    found: dict[Name, dict[str, Any]] = {}
+    for result in results:
+        case, implementation = result["case"], result["implementation"]
+        name = Name(result["contest"] if by_contest else case, 0, case, implementation)
+        while name in found:
+            name = name._replace(number=name.number + 1)
+        found[name] = result
+    return found
+
+
+def _centres(a: dict[str, Any], b: dict[str, Any], timer: str) -> list[Any]:
+    """Both; none where either is incorrect or has too few rounds."""
+    if not (a["correct"] and b["correct"]):
+        return []
+    seconds = [_seconds(result, timer) for result in (a, b)]
+    return [centre(s) for s in seconds] if min(map(len, seconds)) >= LEAST else []
+
+
+def _seconds(result: Mapping[str, Any], timer: str) -> list[float]:
+    seconds = result.get(TIMERS[timer]) or []
+    if result["samples"] and not seconds:
+        raise InvalidInput(
+            "a record without processor seconds, of a GPU or an older one, is compared by wall time"
+        )
+    return seconds
+
+
+def _incorrect(results: Mapping[Name, dict[str, Any]]) -> Iterable[str]:
+    return (str(name) for name, result in results.items() if not result["correct"])
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterable[str]:
+    for fact in _MACHINE:
+        if a.get(fact) != b.get(fact):
+            yield f"{fact} {_words(a.get(fact))} in A, {_words(b.get(fact))} in B"
+    ours, theirs = (dict(machine.get("versions") or {}) for machine in (a, b))
+    for package in dict.fromkeys((*ours, *theirs)):
+        if package != _OWN_PACKAGE and ours.get(package) != theirs.get(package):
+            yield f"{package} {_words(ours.get(package))} in A, {_words(theirs.get(package))} in B"
+
+
+def _words(fact: Any) -> str:
+    return ", ".join(map(str, fact)) if isinstance(fact, list) else "unknown" if fact is None else str(fact)

@@ -1,0 +1,78 @@
+"""What changed between two records, in the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from imagen_fast.benchmarks.compare import Comparison, Finding
+from imagen_fast.benchmarks.contender import OURS
+from imagen_fast.benchmarks.report import milliseconds
+
+_COLOURS = {"slower": "red", "faster": "green", "unclear": "yellow", "same": "dim"}
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """Every case with its verdict and evidence, then who was not compared and why."""
+    if comparison.differences:
+        console.print(f"not a fair comparison: {escape('; '.join(comparison.differences))}", highlight=False)
+    console.print(_table(comparison))
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in comparison.count.most_common())
+    console.print(f"{counts}; {_basis(comparison)}", highlight=False)
+    for what, names in (
+        ("a peer that changed itself, and explains nothing", comparison.changed_peers),
+        ("not correct in A", comparison.incorrect_in_a),
+        ("not correct in B", comparison.incorrect_in_b),
+        ("only in A", comparison.only_in_a),
+        ("only in B", comparison.only_in_b),
+    ):
+        for name in names:
+            console.print(f"{what}: {escape(name)}", highlight=False)
+
+
+def _table(comparison: Comparison) -> Table:
+    title = "" if comparison.timer == "wall" else ", processor seconds"
+    table = Table(title=f"B beside A{title}", box=box.SIMPLE)
+    table.add_column("case")
+    for heading in ("A, ms", "B, ms", "rounds", "peers explain", "B/A beyond [90%]"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for finding in comparison.findings:
+        low, high = finding.interval
+        table.add_row(
+            escape(
+                finding.case
+                if finding.implementation == OURS
+                else f"{finding.case}, {finding.implementation}"
+            ),
+            milliseconds(finding.median_a),
+            milliseconds(finding.median_b),
+            "{} + {}".format(*finding.rounds),
+            f"{finding.explained:.3f} by {len(finding.references)}",
+            f"{finding.ratio:.3f} [{low:.3f}, {high:.3f}]",
+            f"[{_COLOURS[finding.verdict]}]{_verdict(finding, comparison.references)}[/]",
+        )
+    return table
+
+
+def _verdict(finding: Finding, references: int) -> str:
+    if finding.verdict != "unclear":
+        return finding.verdict
+    if finding.rounds_needed is not None:
+        return f"unclear; {finding.rounds_needed:,} rounds would do"
+    return f"unclear; needs {'a calmer machine' if references else 'peers'}"
+
+
+def _basis(comparison: Comparison) -> str:
+    within = f"same: within {comparison.threshold:.3g}"
+    if comparison.references:
+        shift, contest, contender = (f"{100 * value:.1f}%" for value in comparison.between)
+        return (
+            f"{within}; {comparison.references} unchanged peers moved by {shift}, give or take {contest} "
+            f"in a contest and {contender} each"
+        )
+    return (
+        f"{within}; without peers a slower machine looks like slower code, so that only large changes count"
+    )
