@@ -95,7 +95,7 @@ QUACK = Peer("QuACK", "quack.linear_cross_entropy", "pip install quack-kernels",
 TORCHVISION = Peer("torchvision", "torchvision", "pip install torchvision")
 TORCHCODEC = Peer("TorchCodec", "torchcodec", "pip install 'torchcodec>=0.16'")
 SIMPLEJPEG = Peer("simplejpeg", "simplejpeg", "pip install simplejpeg")
-OPENCV = Peer("OpenCV", "cv2", "pip install opencv-python-headless")
+OPENCV = Peer("OpenCV", "cv2", "pip install 'opencv-python-headless>=4.11'")
 WEBDATASET = Peer("webdataset", "webdataset", "pip install webdataset")
 DALI = Peer("DALI", "nvidia.dali", "pip install nvidia-dali-cuda130")
 FFCV = Peer("FFCV", "ffcv", "apt-get install pkg-config libopencv-dev libturbojpeg0-dev && pip install ffcv")

@@ -80,6 +80,13 @@ def _under_our_names(gradients: dict[str, Tensor], colours: int) -> dict[str, Te
     return ours
 
 
+def compiled(model: nn.Module) -> nn.Module:
+    """A copy for `generate`, compiled once for all lengths of its growing cache."""
+    model = copy.deepcopy(model)
+    model.forward = torch.compile(model.forward, dynamic=True)  # type: ignore[method-assign]
+    return model
+
+
 @torch.inference_mode()
 def generate(model: nn.Module, images: int, tokens: int, **more: object) -> Tensor | dict[str, Tensor]:
     """Draw so many pixels of images: [B, 1 + tokens] with the start token, or what `more` asks for.
