@@ -170,6 +170,42 @@ def test_flex_attention_is_absent_from_a_backward_on_the_cpu_in_its_own_words():
     assert "does not support backward on CPU" in absence.why
 
 
+def varlen_stand_in(q, k, v, starts, k_starts, longest, k_longest, causal=False, window_size=(-1, -1)):
+    """As varlen_attn and flash_attn_varlen_func take their arguments; all images are of one length."""
+    assert causal or window_size == (-1, 0)
+    q, k, v = (x.unflatten(0, (-1, longest)).transpose(1, 2) for x in (q, k, v))
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return out.transpose(1, 2).flatten(0, 1)
+
+
+class XformersStandIn:
+    """`xformers.ops`, and its `fmha.BlockDiagonalMask`, which is the longest image when it is causal."""
+
+    @staticmethod
+    def from_seqlens(q_seqlen, kv_seqlen, device):
+        assert q_seqlen == kv_seqlen
+        return SimpleNamespace(make_causal=lambda: q_seqlen[0])
+
+    @staticmethod
+    def memory_efficient_attention(q, k, v, attn_bias):
+        return varlen_stand_in(q[0], k[0], v[0], None, None, attn_bias, attn_bias, causal=True)[None]
+
+
+def test_kernels_for_packed_rows_are_told_to_be_causal(monkeypatch):
+    xformers = {
+        "fmha": SimpleNamespace(BlockDiagonalMask=XformersStandIn),
+        "memory_efficient_attention": XformersStandIn.memory_efficient_attention,
+    }
+    monkeypatch.setattr(Peer, "absence", lambda self, device: None)
+    monkeypatch.setattr(Peer, "load", lambda self, *names: [xformers.get(n, varlen_stand_in) for n in names])
+    case = attention_case(Raster())
+    names = ("varlen_attn", "flash-attn", "xformers")
+    wanted = tuple(r for r in causal_attention.rivals(case, quick=True) if r.name in names)
+    results = hold(causal_attention.contest(case, BOTH, wanted, ONCE), CPU)
+    assert [r.implementation for r in results] == [OURS, *names]
+    assert wrong(results) == {}
+
+
 def na2d_stand_in(q, k, v, kernel_size, is_causal):
     """As NATTEN defines it: key i - kernel_size < j <= i along both axes."""
     assert is_causal
