@@ -9,5 +9,5 @@ and its line in `peers/__init__.py`. What they share:
 - `correctness.py`: the error bounds;
 - `step.py`, `training.py`: training steps, and contenders that are such;
 - `record.py`, `machine.py`: the JSON, which is the record; `report.py`: its Markdown table;
-- `cli.py`: `imagen-fast bench`; `bench_*.py`: the same contests for pytest-benchmark.
+- `cli.py`: `imagen-fast bench`; `conftest.py` and `bench_*.py`: the same contests for pytest-benchmark.
 """

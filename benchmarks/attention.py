@@ -26,13 +26,11 @@ from imagen_fast.benchmarks.contest import Contest
 from imagen_fast.benchmarks.correctness import Verdict
 from imagen_fast.benchmarks.measure import Call, Effort
 from imagen_fast.benchmarks.peers import (
-    FLASH_ATTN,
-    VARLEN_ATTN,
-    XFORMERS,
     Absence,
     Peer,
     compiler_absence,
     flex_attention,
+    memory_absence,
     packed,
     sdpa,
 )
@@ -54,12 +52,6 @@ GRID_HEADS = 4
 GRID_OPERATIONS = 5e8  # forward and backward: some milliseconds on two cores
 GRID_IMAGES = 512
 
-FORCED = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cuDNN": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-}
-
 
 class Rival(NamedTuple):
     """A peer in one of its modes.
@@ -67,6 +59,8 @@ class Rival(NamedTuple):
     Args:
         build: from a case to its attention in that layout; what depends on masks and lengths is made here.
         trial: as `build`, but tried on one image beforehand to hear whether the peer refuses the case.
+        quick: takes part in a quick run, which compiles nothing on a CPU.
+        score_bytes: how many bytes it holds at once for each score, where that may be more than a GPU has.
     """
 
     name: str
@@ -74,6 +68,8 @@ class Rival(NamedTuple):
     build: Build
     trial: Build | None = None
     peer: Peer | None = None
+    quick: bool = False
+    score_bytes: int = 0
 
 
 def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
@@ -204,20 +200,21 @@ def _prepare(case: Case, measured: str, layout: LayoutName, build: Build) -> tup
 
 def _absence(rival: Rival, case: Case, measured: str) -> Absence | None:
     """Why a peer takes no part: it is not installed, or in its own words when it is tried on one image."""
-    if rival.peer is not None and (absence := rival.peer.absence()) is not None:
+    device = case.device.type
+    if rival.peer is not None and (absence := rival.peer.absence(device)) is not None:
         return absence
-    if "compiled" in rival.name and (absence := compiler_absence(rival.name)) is not None:
+    scores = case.images * case.heads * case.queries * case.keys
+    if absence := memory_absence(rival.name, case.name, rival.score_bytes * scores, device):
         return absence
-    if rival.trial is None:
-        return None
     one = replace(case, images=1, seen=None if case.seen is None else case.seen[:1])
     try:
-        with warnings.catch_warnings(action="ignore"):  # a trial is slow, and says so
-            getattr(one, rival.layout).call(rival.trial(one), measured)()
+        if rival.trial is not None:
+            with warnings.catch_warnings(action="ignore"):  # a trial is slow, and says so
+                getattr(one, rival.layout).call(rival.trial(one), measured)()
     except Exception as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         return Absence(f"{rival.name} ({case.use}, {measured})", why, "installed, but refuses the case")
-    return None
+    return compiler_absence(rival.name, device, rival.quick) if "compiled" in rival.name else None
 
 
 def _sdpa(backend: SDPBackend | None = None, compiled: bool = False) -> Build:
@@ -241,20 +238,14 @@ SDPA = Rival("SDPA", "grid", _sdpa())
 
 def rivals(device: str, quick: bool) -> Iterator[Rival]:
     yield SDPA
-    if device == "cpu":
-        yield Rival("SDPA math", "grid", _sdpa(SDPBackend.MATH))
-        yield Rival("FlexAttention compiled", "grid", _flex(), trial=_flex(compiled=False))
-        if not quick:
-            yield Rival("SDPA compiled", "grid", _sdpa(compiled=True))
-        return
-    for name, backend in FORCED.items():
-        yield Rival(f"SDPA {name}", "grid", _sdpa(backend), trial=_sdpa(backend))
-    yield Rival("FlexAttention compiled", "grid", _flex())
-    yield Rival("FlexAttention compiled, builds its mask", "grid", _flex(builds_mask=True))
-    kernels = (
-        (VARLEN_ATTN, packed.varlen_attn),
-        (FLASH_ATTN, packed.flash_attn),
-        (XFORMERS, packed.xformers),
-    )
-    for peer, make in kernels:
+    yield Rival("SDPA math", "grid", _sdpa(SDPBackend.MATH), score_bytes=sdpa.MATH_BYTES)
+    yield Rival("SDPA compiled", "grid", _sdpa(compiled=True), quick=quick)
+    for peer, backend in sdpa.FORCED.items():
+        yield Rival(peer.name, "grid", _sdpa(backend), trial=_sdpa(backend), peer=peer)
+    # On the CPU there is none of its kernels to compile for a backward, which the trial finds out.
+    trial = _flex(compiled=False) if device == "cpu" else None
+    yield Rival("FlexAttention compiled", "grid", _flex(), trial, quick=quick)
+    if device == "cuda":
+        yield Rival("FlexAttention compiled, builds its mask", "grid", _flex(builds_mask=True))
+    for peer, make in packed.KERNELS.items():
         yield Rival(peer.name, "packed", _packed(make), trial=_packed(make), peer=peer)

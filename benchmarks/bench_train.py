@@ -1,26 +1,7 @@
-"""The quick contests of the train suite for pytest-benchmark: `pytest benchmarks/ --benchmark-json FILE`.
+"""The train suite for pytest-benchmark; see conftest.py."""
 
-One implementation after another, as pytest-benchmark goes; `imagen-fast bench train` takes turns.
-"""
-
-import pytest
-import torch
-
-from imagen_fast.benchmarks.train import contests
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-CONTENDERS = [c for contest in contests(DEVICE, quick=True) for c in contest.contenders()]
+SUITE = "train"
 
 
-@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda c: f"{c.case} | {c.implementation}")
-def test_step(benchmark, contender):
-    call, verdict = contender.prepare()
-    assert verdict.correct, verdict.evidence
-
-    def step():
-        call()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-
-    benchmark.extra_info |= {"case": contender.case, "implementation": contender.implementation}
-    benchmark.pedantic(step, rounds=5, warmup_rounds=1)
+def test_train(timed):
+    timed()

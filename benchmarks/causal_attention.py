@@ -1,8 +1,9 @@
 """Attention among pixels in generation order, beside PyTorch's attention with the same mask.
 
 Contexts are a raster, a quadrant and the quadrant's part of a window. SDPA takes the mask as a boolean
-matrix, and a raster as `is_causal` too; FlexAttention skips blocks that the mask leaves empty; NATTEN, causal
-along both axes, knows quadrants and windows. A quadrant stands beside our own full attention too.
+matrix, and a raster as `is_causal` too; FlexAttention skips blocks that the mask leaves empty; kernels for
+packed rows know rasters; NATTEN, causal along both axes, knows quadrants and windows. A quadrant stands
+beside our own full attention too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend
 
 from imagen_fast import native, ops
 from imagen_fast.benchmarks import cuda_graph
@@ -32,7 +34,9 @@ from imagen_fast.benchmarks.peers import (
     Peer,
     compiler_absence,
     flex_attention,
+    memory_absence,
     natten,
+    packed,
     sdpa,
 )
 from imagen_fast.ops import CausalContext, Neighbourhood, Quadrant, Raster
@@ -56,35 +60,40 @@ class Rival(NamedTuple):
     Args:
         build: from a case to its attention.
         trial: as `build`, but tried on one image beforehand to hear whether the peer refuses the case.
+        quick: takes part in a quick run, which compiles nothing on a CPU.
+        score_bytes: how many bytes it holds at once for each score, where that may be more than a GPU has.
     """
 
     name: str
     build: Callable[[Case], Attention]
     trial: Callable[[Case], Attention] | None = None
     peer: Peer | None = None
+    quick: bool = False
+    score_bytes: int = 0
 
     def absence(self, case: Case, measured: str) -> Absence | None:
-        if self.peer is not None and (absence := self.peer.absence()) is not None:
+        device = case.device.type
+        if self.peer is not None and (absence := self.peer.absence(device)) is not None:
             return absence
-        if "compiled" in self.name and (absence := compiler_absence(self.name)) is not None:
+        scores = case.images * case.heads * case.mask.numel()
+        if absence := memory_absence(self.name, case.name, self.score_bytes * scores, device):
             return absence
-        if self.trial is None:
-            return None
         one = replace(case, images=1)
         try:
-            with warnings.catch_warnings(action="ignore"):  # a trial is slow, and says so
-                one.layout.call(self.trial(one), measured)()
+            if self.trial is not None:
+                with warnings.catch_warnings(action="ignore"):  # a trial is slow, and says so
+                    one.layout.call(self.trial(one), measured)()
         except Exception as error:
             why = (str(error) or type(error).__name__).splitlines()[0]
             name = f"{self.name} ({type(case.context).__name__}, {measured})"
             return Absence(name, why, "installed, but refuses the case")
-        return None
+        return compiler_absence(self.name, device, self.quick) if "compiled" in self.name else None
 
 
 def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
     for case in cases(device, quick):
         for measured in (BOTH,) if quick else (BOTH, FORWARD):
-            yield contest(case, measured, tuple(rivals(case)), QUICK if quick else FULL)
+            yield contest(case, measured, tuple(rivals(case, quick)), QUICK if quick else FULL)
 
 
 def contest(case: Case, measured: str, wanted: tuple[Rival, ...], effort: Effort) -> Contest:
@@ -107,15 +116,40 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
         yield Case(context, (side, side), images, heads, WIDTH, type_, device)
 
 
-def rivals(case: Case) -> Iterator[Rival]:
-    yield Rival("SDPA with the mask", lambda case: sdpa.attention(case.mask))
+def rivals(case: Case, quick: bool) -> Iterator[Rival]:
+    yield Rival("SDPA with the mask", _sdpa())
+    yield Rival("SDPA math with the mask", _sdpa(SDPBackend.MATH), score_bytes=sdpa.MATH_BYTES)
+    yield Rival("SDPA with the mask compiled", _sdpa(compiled=True), quick=quick)
+    for peer, backend in sdpa.FORCED.items():
+        yield Rival(peer.name, _sdpa(backend), _sdpa(backend), peer)
     if isinstance(case.context, Raster):
         yield Rival("SDPA causal", lambda _: sdpa.attention(None, causal=True))
+        for peer, make in packed.KERNELS.items():
+            yield Rival(peer.name, _packed(make), _packed(make), peer)
     # On the CPU there is none of its kernels to compile for a backward, which the trial finds out.
     trial = _flex(compiled=False) if case.device.type == "cpu" else None
-    yield Rival("FlexAttention compiled", _flex(compiled=True), trial)
-    if case.device.type == "cuda" and not isinstance(case.context, Raster):
+    yield Rival("FlexAttention compiled", _flex(compiled=True), trial, quick=quick)
+    if not isinstance(case.context, Raster):
         yield Rival(NATTEN.name, _natten, _natten, NATTEN)
+
+
+def _sdpa(backend: SDPBackend | None = None, compiled: bool = False) -> Callable[[Case], Attention]:
+    return lambda case: sdpa.attention(case.mask, backend, compiled)
+
+
+def _packed(make: Callable[..., Attention]) -> Callable[[Case], Attention]:
+    """Images one after another: a raster is what these kernels call causal."""
+
+    def build(case: Case) -> Attention:
+        lengths = torch.full((case.images,), case.grid[0] * case.grid[1])
+        attend = make(lengths, lengths, case.device, causal=True)
+
+        def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return attend(*(x.flatten(0, 1) for x in (q, k, v))).unflatten(0, q.shape[:2])
+
+        return call
+
+    return build
 
 
 def _flex(compiled: bool) -> Callable[[Case], Attention]:

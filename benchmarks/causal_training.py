@@ -18,7 +18,7 @@ from imagen_fast.benchmarks.measure import Effort
 from imagen_fast.benchmarks.peers import TRANSFORMERS, Absence, compiler_absence
 from imagen_fast.benchmarks.pixel_model import Workload, imagegpt_config
 from imagen_fast.benchmarks.step import TrainingStep
-from imagen_fast.benchmarks.training import Mode
+from imagen_fast.benchmarks.training import COMPILED, Mode
 from imagen_fast.models.imagegpt import load_imagegpt
 
 # The first steps find no memory in their process: they are the warm-up.
@@ -27,9 +27,6 @@ FULL = Effort(warmup=2, least=5, most=30, seconds=60)
 
 # Imported where it is built, and only where transformers is installed.
 IMAGEGPT = "imagen_fast.benchmarks.peers.imagegpt"
-
-# What is left out, of ours and of theirs, where there is no compiler.
-COMPILED = "torch.compile"
 
 MODEL = imagegpt_config(width=256, depth=8, heads=8)
 BATCHES = {"cpu": 4, "cuda": 64}
@@ -42,9 +39,7 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
 
 
 def contest(name: str, workload: Workload, quick: bool) -> Contest:
-    # A quick run compiles nothing on the CPU, where that takes longer than all the rest.
-    compiler = None if quick else compiler_absence(COMPILED)
-    absent = [TRANSFORMERS.absence(), compiler]
+    absent = [TRANSFORMERS.absence(), compiler_absence(COMPILED, workload.device.type, quick)]
     missing = tuple(absence for absence in absent if absence is not None)
     return Contest(
         name,
@@ -69,15 +64,15 @@ def _contenders(
     yield ours.contender(f"{name} bf16 step", torch.bfloat16)
     if not quick:
         yield ours.contender(f"{name} fp32 step", torch.float32)
-    if compiles and (on_cuda or not quick):
+    if compiles:
         yield ours.contender(f"{name} bf16 compiled step", torch.bfloat16, compiled=True)
     if theirs is None:
         return
     modes = [Mode(torch.bfloat16)]
+    if compiles:
+        modes.append(Mode(torch.bfloat16, compiled=True))
     if not quick:
         modes.append(Mode(torch.float32))
-        if compiles:
-            modes.append(Mode(torch.bfloat16, compiled=True))
         if not on_cuda:  # there the heap holds no weights
             modes.append(Mode(torch.bfloat16, keeps_memory=True))
     for mode in modes:
@@ -88,7 +83,7 @@ class _ImageGPT(training.Theirs):
     """transformers' model: what ours must equal, and a peer."""
 
     def __init__(self, workload: Workload) -> None:
-        super().__init__(workload.batch)
+        super().__init__(TRANSFORMERS.name, workload.batch)
         self.workload = workload
 
     @property

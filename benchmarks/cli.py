@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -13,7 +14,7 @@ import torch
 from rich.console import Console
 
 from imagen_fast.benchmarks import compare, compare_screen, record, report, screen
-from imagen_fast.benchmarks.contest import Result, hold
+from imagen_fast.benchmarks.contest import Contest, Result, hold
 from imagen_fast.benchmarks.machine import describe
 from imagen_fast.benchmarks.peers import Absence
 from imagen_fast.benchmarks.suites import SUITES
@@ -52,20 +53,23 @@ def main(args: list[str]) -> int:
     parser.add_argument(
         "--rounds", type=int, metavar="N", help="so many of each contest, however long they take"
     )
-    parser.add_argument("--list", action="store_true", help="name the suites")
+    parser.add_argument("--list", action="store_true", help="name contests and peers, and measure nothing")
     given = parser.parse_args(args)
-    if given.list:
-        for name, suite in SUITES.items():
-            console.print(f"{name:10} {suite.what}", highlight=False)
-        return 0
-    if given.suite not in SUITES:
+    if given.suite not in SUITES and not (given.list and given.suite is None):
         asked = "is missing" if given.suite is None else f"is unknown: {given.suite!r}"
         raise InvalidInput(f"the suite {asked}; choose from {', '.join(SUITES)}, report, or compare")
     if given.rounds is not None and given.rounds < 1:
         raise InvalidInput(f"--rounds must be 1 or more, not {given.rounds}")
-    return _run(
-        given.suite, _device(given.device), given.quick, given.only, given.rounds, given.json, console
-    )
+    device = _device(given.device)
+    if given.list:
+        for name in SUITES if given.suite is None else [given.suite]:
+            screen.contents(name, list(_contests(name, device, given.quick, given.only)), console)
+        return 0
+    return _run(given.suite, device, given.quick, given.only, given.rounds, given.json, console)
+
+
+def _contests(name: str, device: torch.device, quick: bool, only: str) -> Iterator[Contest]:
+    return (contest for contest in SUITES[name].contests(device, quick) if only in contest.name)
 
 
 def _device(name: str) -> torch.device:
@@ -91,13 +95,12 @@ def _run(
     results: list[list[Result]] = []
     absent: list[Absence] = []
     with console.status(f"{name}: starting") as status:
-        for contest in SUITES[name].contests(device, quick):
-            if only in contest.name:
-                absent += contest.absent
-                if rounds is not None:
-                    effort = replace(contest.effort, least=rounds, most=rounds)
-                    contest = replace(contest, effort=effort)
-                results.append(hold(contest, device, status.update))
+        for contest in _contests(name, device, quick, only):
+            absent += contest.absent
+            if rounds is not None:
+                effort = replace(contest.effort, least=rounds, most=rounds)
+                contest = replace(contest, effort=effort)
+            results.append(hold(contest, device, status.update))
     if not results:
         raise InvalidInput(f"no contest of the suite {name} has {only!r} in its name")
     made = record.make_record(name, quick, machine, results, absent)

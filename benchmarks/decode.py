@@ -93,8 +93,10 @@ def _contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Conten
         theirs["torchvision.io, v2"] = (image_pipelines.torchvision_v2, SAME)
         if TORCHCODEC.absence() is None:
             theirs["TorchCodec, v2"] = (image_pipelines.torchcodec_v2, SAME)
-    if SIMPLEJPEG.absence() is None and OPENCV.absence() is None:
-        theirs["simplejpeg, OpenCV"] = (image_pipelines.opencv, OTHER)
+    if OPENCV.absence() is None:
+        theirs["OpenCV"] = (image_pipelines.opencv, OTHER)
+        if SIMPLEJPEG.absence() is None:
+            theirs["simplejpeg, OpenCV"] = (image_pipelines.simplejpeg_opencv, OTHER)
     if DALI.absence() is None:
         theirs["DALI"] = (image_pipelines.dali, OTHER)
     for name, (build, bound) in (ours | theirs).items():

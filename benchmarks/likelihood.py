@@ -29,6 +29,7 @@ from imagen_fast.benchmarks.peers import (
     Absence,
     Peer,
     compiler_absence,
+    memory_absence,
 )
 from imagen_fast.benchmarks.peers import linear_cross_entropy as peers
 from imagen_fast.benchmarks.peers.linear_cross_entropy import Loss
@@ -56,6 +57,7 @@ class Rival(NamedTuple):
         loss: imports what it needs when it is called, where it is built.
         keeps_memory: its process keeps what memory it frees, as ours does.
         logit_bytes: how many bytes it holds at once for each logit, where that may be more than a GPU has.
+        quick: takes part in a quick run, which compiles nothing on a CPU.
     """
 
     name: str
@@ -64,17 +66,15 @@ class Rival(NamedTuple):
     compiled: bool = False
     keeps_memory: bool = False
     logit_bytes: int = 0
+    quick: bool = False
 
     def absence(self, case: Case) -> Absence | None:
-        if self.peer is not None and (absence := self.peer.absence()) is not None:
+        device = case.device.type
+        if self.peer is not None and (absence := self.peer.absence(device)) is not None:
             return absence
-        if self.compiled and (absence := compiler_absence(self.name)) is not None:
+        if self.compiled and (absence := compiler_absence(self.name, device, self.quick)) is not None:
             return absence
-        needs = self.logit_bytes * case.rows * case.levels
-        if case.device.type == "cuda" and needs > torch.cuda.get_device_properties(0).total_memory:
-            why = f"needs about {needs / 1e9:.0f} GB"
-            return Absence(f"{self.name} ({case.name})", why, "take a GPU with more memory")
-        return None
+        return memory_absence(self.name, case.name, self.logit_bytes * case.rows * case.levels, device)
 
 
 def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
@@ -112,19 +112,17 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
 
 def rivals(device: str, quick: bool) -> Iterator[Rival]:
     yield Rival("full logits", peers.plain, logit_bytes=EAGER_BYTES)
-    if not (device == "cpu" and quick):  # compiling takes longer than a quick run may
-        yield Rival("full logits compiled", peers.compiled, compiled=True)
+    yield Rival("full logits compiled", peers.compiled, compiled=True, quick=quick)
     for name, loss in {
         "linear_cross_entropy": peers.torch_default,
         "linear_cross_entropy chunked": partial(peers.torch_chunked, "accurate"),
         "linear_cross_entropy chunked, compact": partial(peers.torch_chunked, "compact"),
     }.items():
         yield Rival(name, loss, TORCH_LINEAR_CROSS_ENTROPY)
-    if device == "cuda":
-        yield Rival(LIGER.name, peers.liger, LIGER)
-        yield Rival(CUT_CROSS_ENTROPY.name, peers.cut_cross_entropy, CUT_CROSS_ENTROPY)
-        yield Rival(QUACK.name, peers.quack, QUACK)
-    elif not quick:
+    yield Rival(LIGER.name, peers.liger, LIGER)
+    yield Rival(CUT_CROSS_ENTROPY.name, peers.cut_cross_entropy, CUT_CROSS_ENTROPY)
+    yield Rival(QUACK.name, peers.quack, QUACK)
+    if device == "cpu" and not quick:
         yield Rival(f"{OURS}, memory not kept", ours)  # in a process that is not set up for it
         yield Rival("full logits, memory kept", peers.plain, keeps_memory=True)
         yield Rival("full logits compiled, memory kept", peers.compiled, compiled=True, keeps_memory=True)

@@ -117,7 +117,7 @@ def write(record: Record, path: Path) -> None:
 
 
 def read(path: Path) -> Record:
-    """A record that `write` wrote.
+    """A record that `write` wrote, or that a JSON of pytest-benchmark holds beside its own figures.
 
     Raises:
         InvalidInput: there is none, or it is something else.
@@ -126,6 +126,8 @@ def read(path: Path) -> Record:
         record = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path} cannot be read as a record of a benchmark: {error}") from error
+    if isinstance(record, dict):
+        record = record.get("imagen_fast", record)
     if not isinstance(record, dict) or not {"machine", "results", "ratios"} <= record.keys():
         raise InvalidInput(f"{path} is no record of a benchmark: it needs machine, results and ratios")
     return record

@@ -19,8 +19,9 @@ from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.contest import Contest
 from imagen_fast.benchmarks.correctness import Verdict
 from imagen_fast.benchmarks.measure import Call, Effort
-from imagen_fast.benchmarks.peers import TRANSFORMERS
+from imagen_fast.benchmarks.peers import TRANSFORMERS, compiler_absence
 from imagen_fast.benchmarks.pixel_model import imagegpt_config
+from imagen_fast.benchmarks.training import COMPILED
 from imagen_fast.models import PixelConfig
 from imagen_fast.models.imagegpt import load_imagegpt
 from imagen_fast.models.sampling import generate, steps
@@ -42,7 +43,7 @@ SIDES = (32, 64)
 def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
     for name, config in MODELS.items():
         if not quick or name == "tiny":
-            yield raster(f"sample {name}", config, BATCH, device, QUICK if quick else FULL)
+            yield raster(f"sample {name}", config, BATCH, device, quick, QUICK if quick else FULL)
     for side in SIDES[: 1 if quick else None]:
         for name, config in MODELS.items():
             if not quick or name == "small":
@@ -50,15 +51,18 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
                 yield wavefront(f"sample {name}", wide, device, QUICK_WAVEFRONT if quick else FULL)
 
 
-def raster(name: str, config: PixelConfig, images: int, device: torch.device, effort: Effort) -> Contest:
-    absence = TRANSFORMERS.absence()
+def raster(
+    name: str, config: PixelConfig, images: int, device: torch.device, quick: bool, effort: Effort
+) -> Contest:
+    absent = [TRANSFORMERS.absence(), compiler_absence(COMPILED, device.type, quick)]
+    missing = tuple(absence for absence in absent if absence is not None)
     contenders = partial(_raster, f"{name} {_sizes(config)} B{images} raster", config, images, device)
     return Contest(
         f"{name} {_sizes(config)} raster",
         "sample",
-        partial(contenders, absence is None),
+        partial(contenders, {absence.peer for absence in missing}),
         effort,
-        () if absence is None else (absence,),
+        missing,
     )
 
 
@@ -73,8 +77,9 @@ def _sizes(config: PixelConfig) -> str:
 
 
 def _raster(
-    case: str, config: PixelConfig, images: int, device: torch.device, with_theirs: bool
+    case: str, config: PixelConfig, images: int, device: torch.device, missing: set[str]
 ) -> Iterator[Contender]:
+    with_theirs = TRANSFORMERS.name not in missing
     ours = pixel_model.random_model(config)
     if with_theirs:
         from imagen_fast.benchmarks.peers import imagegpt
@@ -91,13 +96,17 @@ def _raster(
     if not with_theirs:
         return
 
-    def prepare_theirs() -> tuple[Call, Verdict]:
-        verdict = sample_check.their_cached_logits(theirs, config)
-        return partial(imagegpt.generate, theirs, images, config.tokens), verdict
+    def prepare_theirs(compiled: bool) -> tuple[Call, Verdict]:
+        model = imagegpt.compiled(theirs) if compiled else theirs
+        verdict = sample_check.their_cached_logits(model, config)
+        return partial(imagegpt.generate, model, images, config.tokens), verdict
 
     # Its static cache, which does not grow, is no rival: see `peers.imagegpt.generate`.
     more = {"cache": "DynamicCache; StaticCache is silently wrong for this model"}
-    yield Contender(case, "transformers generate", prepare_theirs, facts(config, images) | more)
+    told = facts(config, images) | more
+    yield Contender(case, "transformers generate", partial(prepare_theirs, False), told)
+    if COMPILED not in missing:
+        yield Contender(case, "transformers generate compiled", partial(prepare_theirs, True), told)
 
 
 def _wavefront(case: str, config: PixelConfig, device: torch.device) -> Iterator[Contender]:

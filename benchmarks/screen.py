@@ -1,6 +1,9 @@
-"""A record in the terminal."""
+"""A record in the terminal, and what a suite has."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from rich import box
 from rich.console import Console
@@ -8,8 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from imagen_fast.benchmarks.contender import OURS
+from imagen_fast.benchmarks.contest import Contest
 from imagen_fast.benchmarks.record import Record
 from imagen_fast.benchmarks.report import NOT_MEASURED, machine_line, milliseconds, versus
+from imagen_fast.benchmarks.suites import SUITES
 
 
 def show(record: Record, console: Console) -> None:
@@ -22,9 +27,23 @@ def show(record: Record, console: Console) -> None:
             name = escape(f"{result['case']}, {result['implementation']}")
             console.print(f"[red]not correct: {name}[/]: {escape(str(result['evidence']))}", highlight=False)
     for absence in record["absent"]:
-        line = f"absent: {absence['peer']}, {absence['why']}; {absence['install']}"
-        console.print(escape(line), highlight=False)
+        console.print(escape(_absent(absence)), highlight=False)
     console.print(escape(machine_line(record)), highlight=False)
+
+
+def contents(suite: str, contests: Sequence[Contest], console: Console) -> None:
+    """The contests of a suite, who takes part in any, and who is absent from one with what brings it."""
+    console.print(f"[bold]{suite}[/]: {SUITES[suite].what}", highlight=False)
+    for contest in contests:
+        console.print(escape(f"  {contest.name}"), highlight=False)
+    present = dict.fromkeys(c.implementation for contest in contests for c in contest.contenders())
+    console.print(escape(f"  present: {'; '.join(present)}"), highlight=False)
+    for absence in dict.fromkeys(absence for contest in contests for absence in contest.absent):
+        console.print(escape(f"  {_absent(asdict(absence))}"), highlight=False)
+
+
+def _absent(absence: dict[str, str]) -> str:
+    return f"absent: {absence['peer']}, {absence['why']}; {absence['install']}"
 
 
 def _times(record: Record) -> Table:

@@ -28,5 +28,5 @@ SUITES = {
     ),
     "pixels": Suite("pixels", "pixel cross-entropy, causal attention, training steps of pixel transformers"),
     "sample": Suite("sample", "images drawn from pixel transformers beside transformers' generate"),
-    "train": Suite("train", "training steps of masked autoencoders beside transformers' ViTMAE"),
+    "train": Suite("train", "training steps of masked autoencoders beside transformers' and timm's"),
 }

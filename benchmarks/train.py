@@ -1,8 +1,8 @@
 """Training steps of masked autoencoders: forward, backward, AdamW; 75% of the patches hidden.
 
-Two objectives of ours run beside transformers' ViTMAE. `same-objective` computes what ViTMAE computes,
-from its weights: the same loss and gradients. `cross QxL` reaches the same end by a cheaper decoder
-(CrossMAE: Q hidden patches an image are predicted from the visible ones, in L layers).
+Two objectives of ours run beside transformers' ViTMAE and a model of timm's parts. `same-objective` computes
+what both compute, from the same weights: the same loss and gradients. `cross QxL` reaches the same end by a
+cheaper decoder (CrossMAE: Q hidden patches an image are predicted from the visible ones, in L layers).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import torch
 from imagen_fast.benchmarks import mae, training
 from imagen_fast.benchmarks.contender import Contender
 from imagen_fast.benchmarks.contest import Contest
+from imagen_fast.benchmarks.correctness import SAME, Verdict, errors, within
 from imagen_fast.benchmarks.measure import Effort
-from imagen_fast.benchmarks.peers import TRANSFORMERS, Absence, compiler_absence
+from imagen_fast.benchmarks.peers import TIMM, TRANSFORMERS, Absence, compiler_absence
 from imagen_fast.benchmarks.step import TrainingStep
-from imagen_fast.benchmarks.training import Mode
+from imagen_fast.benchmarks.training import COMPILED, Mode
 from imagen_fast.models import DecoderConfig, MaskedAutoencoder, vit_config
 from imagen_fast.models.convert import load_vitmae
 
@@ -28,8 +29,11 @@ from imagen_fast.models.convert import load_vitmae
 QUICK = Effort(warmup=1, least=1, most=9, seconds=12)
 FULL = Effort(warmup=2, least=5, most=30, seconds=60)
 
-# Imported where it is built, and only where transformers is installed.
-VITMAE = "imagen_fast.benchmarks.peers.vitmae"
+# Imported where they are built, and only where what they need is installed.
+MODULES = {
+    TRANSFORMERS: "imagen_fast.benchmarks.peers.vitmae",
+    TIMM: "imagen_fast.benchmarks.peers.timm_mae",
+}
 
 # ViTMAE's default at every size.
 FULL_DECODER = DecoderConfig("full", embed_dim=512, depth=8, heads=16)
@@ -67,9 +71,9 @@ def contest(
     Args:
         same, cross: which objectives of ours take part.
     """
-    absent = [TRANSFORMERS.absence()]
-    if not quick and absent == [None]:
-        absent.append(compiler_absence("transformers bf16 compiled"))
+    absent = [TRANSFORMERS.absence(), TIMM.absence()]
+    if same:
+        absent.append(compiler_absence(COMPILED, workload.device.type, quick))
     missing = tuple(absence for absence in absent if absence is not None)
     return Contest(
         name if same else f"{name} cross",
@@ -79,7 +83,7 @@ def contest(
         missing,
         # On a GPU the weights lie outside the heap, and every process would bring a context of its own.
         apart=workload.device.type == "cpu",
-        preload=(__name__, *([] if TRANSFORMERS.absence() else [VITMAE])),
+        preload=(__name__, *(module for peer, module in MODULES.items() if not peer.absence())),
     )
 
 
@@ -95,26 +99,26 @@ def _contenders(
     missing = {absence.peer for absence in absent}
     on_cuda = workload.device.type == "cuda"
     vitmae = None if TRANSFORMERS.name in missing else _Vitmae(workload, decoder)
+    ours = _Ours(workload, decoder, 1.0, vitmae)
     same, cross = objectives
+    compiles = same and COMPILED not in missing
     if same:
-        ours = _Ours(workload, decoder, 1.0, vitmae)
         yield ours.contender(f"{name} same-objective bf16 step", torch.bfloat16)
         if not quick:
             yield ours.contender(f"{name} same-objective fp32 step", torch.float32)
-        if on_cuda:
+        if on_cuda and compiles:
             yield ours.contender(f"{name} same-objective bf16 compiled step", torch.bfloat16, compiled=True)
     for depth in CROSS_DEPTHS[: (1 if quick else None) if cross else 0]:
         yield _cross_step(name, workload, decoder, queries, depth)
-    if vitmae is None:
-        return
-    modes = [Mode(torch.bfloat16), Mode(torch.float32)]
-    if not quick and same:
-        if "transformers bf16 compiled" not in missing:
-            modes.append(Mode(torch.bfloat16, compiled=True))
-        if not on_cuda:  # there the heap holds no weights
-            modes.append(Mode(torch.bfloat16, keeps_memory=True))
-    for mode in modes:
-        yield vitmae.contender(f"{name} same-objective {mode.precision} step", mode)
+    half = [Mode(torch.bfloat16), *([Mode(torch.bfloat16, compiled=True)] if compiles else [])]
+    more = [Mode(torch.float32)]
+    if not quick and same and not on_cuda:  # there the heap holds no weights
+        more.append(Mode(torch.bfloat16, keeps_memory=True))
+    theirs = [(vitmae, mode) for mode in half + more] if vitmae is not None else []
+    if TIMM.name not in missing:
+        theirs += [(_Timm(ours), mode) for mode in half]
+    for peer, mode in theirs:
+        yield peer.contender(f"{name} same-objective {mode.precision} step", mode)
 
 
 def _cross_step(
@@ -136,7 +140,7 @@ class _Vitmae(training.Theirs):
     """transformers' model: what ours of the same objective must equal, and a peer."""
 
     def __init__(self, workload: mae.Workload, decoder: DecoderConfig) -> None:
-        super().__init__(workload.checked)
+        super().__init__(TRANSFORMERS.name, workload.checked)
         self.workload, self.decoder = workload, decoder
 
     @property
@@ -197,6 +201,29 @@ class _Ours(training.Ours):
 
     def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
         return mae.training_step(self.workload, self.model(), dtype, self.predicted, compiled)
+
+
+class _Timm(training.Theirs):
+    """timm's parts with the weights of ours, and held against what ours is."""
+
+    def __init__(self, ours: _Ours) -> None:
+        super().__init__(TIMM.name, ours.plain.checked)
+        self.ours = ours
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.ours.facts
+
+    @cached_property
+    def mathematics(self) -> Verdict:
+        return within(errors(self.exact, self.ours.plain.exact), SAME, "fp32 beside plain fp32")
+
+    def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
+        from imagen_fast.benchmarks.peers import timm_mae
+
+        workload = self.ours.workload
+        model = timm_mae.build(self.ours.model(), workload.hidden_share)
+        return timm_mae.training_step(model, workload.data, dtype, compiled)
 
 
 def _describe(decoder: DecoderConfig) -> str:

@@ -1,4 +1,4 @@
-"""Contenders that are training steps: a model of transformers in its modes, and ours held against it."""
+"""Contenders that are training steps: another's model in its modes, and ours held against it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from imagen_fast.benchmarks.correctness import HALF, SAME, Answer, Verdict, erro
 from imagen_fast.benchmarks.measure import Call
 from imagen_fast.benchmarks.step import TrainingStep
 
+# What is left out, of ours and of theirs, where nothing is compiled.
+COMPILED = "torch.compile"
+
 
 @dataclass(frozen=True)
 class Mode:
-    """One way to train transformers' model.
+    """One way to train another's model.
 
     Args:
         keeps_memory: its process keeps what memory it frees, as our trainer's does.
@@ -34,14 +37,14 @@ class Mode:
 
     @property
     def name(self) -> str:
-        name = f"transformers {self.precision}{' compiled' if self.compiled else ''}"
+        name = f"{self.precision} compiled" if self.compiled else self.precision
         return name + (", memory kept" if self.keeps_memory else "")
 
     @property
     def facts(self) -> dict[str, Any]:
         return {
             "precision": "fp32" if self.precision == "fp32" else "bf16 autocast on fp32 weights",
-            # What its Trainer takes by default since PyTorch 2.8, and PyTorch's fastest.
+            # What transformers' Trainer takes by default since PyTorch 2.8, and PyTorch's fastest.
             "optimizer": "torch.optim.AdamW(fused=True)",
             "compiled": self.compiled,
             "keeps_freed_memory": self.keeps_memory,
@@ -71,12 +74,25 @@ class Plain:
 
 
 class Theirs(Plain):
-    """A model of transformers: what ours of the same objective must equal, and a peer."""
+    """Another's model of the same objective: a peer, and what ours must equal.
+
+    Args:
+        peer: whose it is.
+    """
 
     facts: dict[str, Any]
 
+    def __init__(self, peer: str, checked: int) -> None:
+        super().__init__(checked)
+        self.peer = peer
+
     def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
         raise NotImplementedError
+
+    @property
+    def mathematics(self) -> Verdict:
+        """Whether it computes in float32 what the others do."""
+        return Verdict(True)
 
     def contender(self, case: str, mode: Mode) -> Contender:
         def build() -> TrainingStep:
@@ -89,9 +105,9 @@ class Theirs(Plain):
             answer = step.answer(self.checked)
             if mode.dtype == torch.float32:  # what all others are held against
                 return step, Verdict(math.isfinite(answer.loss), {"loss": answer.loss})
-            return step, within(errors(answer, self.exact), HALF, "its own fp32")
+            return step, self.mathematics & within(errors(answer, self.exact), HALF, "its own fp32")
 
-        return Contender(case, mode.name, prepare, self.facts | mode.facts, build)
+        return Contender(case, f"{self.peer} {mode.name}", prepare, self.facts | mode.facts, build)
 
 
 class Ours:

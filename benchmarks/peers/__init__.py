@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -29,17 +31,28 @@ class Absence:
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer by its import name."""
+    """A peer by its import name.
+
+    Args:
+        needs_cuda: it has no kernel for a CPU.
+    """
 
     name: str
     module: str
     install: str
+    needs_cuda: bool = False
 
-    def absence(self) -> Absence | None:
-        """None where the peer is installed. Nothing is imported: some peers take seconds."""
+    def absence(self, device: str = "cpu") -> Absence | None:
+        """None where the peer is here and serves the device. It is not imported: that can take seconds."""
+        if self.needs_cuda and device != "cuda":
+            return Absence(self.name, "needs a CUDA device", self.install)
         package = self.module.partition(".")[0]  # what lies inside is looked for where the package is
-        if importlib.util.find_spec(package) and importlib.util.find_spec(self.module):
-            return None
+        try:
+            if importlib.util.find_spec(package) and importlib.util.find_spec(self.module):
+                return None
+        except Exception as error:  # what lies around the module is imported
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            return Absence(self.name, f"cannot be imported: {why}", self.install)
         return Absence(self.name, "not installed", self.install)
 
     def load(self, *names: str) -> list[Any]:
@@ -66,26 +79,39 @@ class Peer:
 
 
 TRANSFORMERS = Peer("transformers", "transformers", "pip install 'transformers>=5.0'")
-VARLEN_ATTN = Peer("varlen_attn", "torch.nn.attention.varlen", "pip install 'torch>=2.10'")
-FLASH_ATTN = Peer("flash-attn", "flash_attn", "pip install flash-attn --no-build-isolation")
-XFORMERS = Peer("xformers", "xformers.ops", "pip install xformers")
+TIMM = Peer("timm", "timm", "pip install 'timm>=1.0.15'")
+VARLEN_ATTN = Peer("varlen_attn", "torch.nn.attention.varlen", "pip install 'torch>=2.10'", needs_cuda=True)
+FLASH_ATTN = Peer("flash-attn", "flash_attn", "pip install flash-attn --no-build-isolation", needs_cuda=True)
+XFORMERS = Peer("xformers", "xformers.ops", "pip install xformers", needs_cuda=True)
 NATTEN = Peer("NATTEN", "natten", "pip install natten; see natten.org/install for wheels with its kernels")
 TORCH_LINEAR_CROSS_ENTROPY = Peer(
     "linear_cross_entropy", "torch.nn.modules.linear_cross_entropy_options", "pip install 'torch>=2.13'"
 )
-LIGER = Peer("Liger", "liger_kernel.transformers.functional", "pip install liger-kernel")
-CUT_CROSS_ENTROPY = Peer("Cut Cross-Entropy", "cut_cross_entropy", "pip install cut-cross-entropy")
+LIGER = Peer("Liger", "liger_kernel.transformers.functional", "pip install liger-kernel", needs_cuda=True)
+CUT_CROSS_ENTROPY = Peer(
+    "Cut Cross-Entropy", "cut_cross_entropy", "pip install cut-cross-entropy", needs_cuda=True
+)
+QUACK = Peer("QuACK", "quack.linear_cross_entropy", "pip install quack-kernels", needs_cuda=True)
 TORCHVISION = Peer("torchvision", "torchvision", "pip install torchvision")
 TORCHCODEC = Peer("TorchCodec", "torchcodec", "pip install 'torchcodec>=0.16'")
 SIMPLEJPEG = Peer("simplejpeg", "simplejpeg", "pip install simplejpeg")
-OPENCV = Peer("OpenCV", "cv2", "pip install opencv-python-headless")
+OPENCV = Peer("OpenCV", "cv2", "pip install 'opencv-python-headless>=4.11'")
 WEBDATASET = Peer("webdataset", "webdataset", "pip install webdataset")
 DALI = Peer("DALI", "nvidia.dali", "pip install nvidia-dali-cuda130")
-QUACK = Peer("QuACK", "quack.linear_cross_entropy", "pip install quack-kernels")
+FFCV = Peer("FFCV", "ffcv", "apt-get install pkg-config libopencv-dev libturbojpeg0-dev && pip install ffcv")
 
 
-def compiler_absence(name: str) -> Absence | None:
+def memory_absence(name: str, case: str, needed: int, device: str) -> Absence | None:
+    """On a GPU, of one that holds more bytes at once than there are."""
+    if device == "cpu" or needed <= torch.cuda.get_device_properties(0).total_memory:
+        return None
+    return Absence(f"{name} ({case})", f"needs about {needed / 1e9:.0f} GB", "take a GPU with more memory")
+
+
+def compiler_absence(name: str, device: str, quick: bool) -> Absence | None:
     """torch.compile builds C++ when it runs, so a mode that uses it needs a compiler on the machine."""
+    if quick and device == "cpu":
+        return Absence(name, "takes longer to compile than a quick run may", "leave out --quick")
     if shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):
         return None
     return Absence(name, "torch.compile found no C++ compiler", "install g++, or name a compiler in CXX")

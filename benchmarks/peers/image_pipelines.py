@@ -103,9 +103,22 @@ def v2_view(work: Work, number: int, image: Tensor) -> Tensor:
 
 
 def opencv(work: Work) -> Pipeline:
-    """simplejpeg's decoder and OpenCV's linear resize, which has no antialiasing."""
+    """OpenCV's decoder and its linear resize, which has no antialiasing."""
     import cv2
+
+    return _with_cv2(work, lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
+
+
+def simplejpeg_opencv(work: Work) -> Pipeline:
+    """simplejpeg's decoder and OpenCV's resize."""
     import simplejpeg
+
+    return _with_cv2(work, simplejpeg.decode_jpeg)
+
+
+def _with_cv2(work: Work, decode: Callable[[bytes], np.ndarray]) -> Pipeline:
+    """`decode` makes RGB [H, W, 3] of a file's bytes."""
+    import cv2
 
     cv2.setNumThreads(1)
     out = work.out()
@@ -114,7 +127,7 @@ def opencv(work: Work) -> Pipeline:
 
     def run() -> Tensor:
         for i, (data, box) in enumerate(zip(work.images, work.boxes.tolist(), strict=True)):
-            image = simplejpeg.decode_jpeg(data)
+            image = decode(data)
             left, top, right, bottom = box
             view = cv2.resize(
                 image[top:bottom, left:right], (work.side, work.side), interpolation=cv2.INTER_LINEAR

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from imagen_fast.benchmarks.peers import TRANSFORMERS
+from imagen_fast.benchmarks.peers import TRANSFORMERS, trainer
 from imagen_fast.benchmarks.pixel_model import SEED
-from imagen_fast.benchmarks.step import BETAS, DECAY, LEARNING_RATE, TrainingStep
+from imagen_fast.benchmarks.step import TrainingStep
 from imagen_fast.models import PixelConfig
 from imagen_fast.models.imagegpt import imagegpt_to_ours
 
@@ -58,39 +57,34 @@ def logits(model: nn.Module, pixels: Tensor) -> Tensor:
 def training_step(
     model: nn.Module, batch: tuple[Tensor], dtype: torch.dtype, compiled: bool = False
 ) -> TrainingStep:
-    """A step of a copy of `model`: float32 weights, and bf16 by autocast where `dtype` asks for it.
+    """A step of a copy of `model`.
 
     The loss is made of its logits as it makes it, but for all pixels: its own drops the first, since it takes
-    the tokens that it is given for all that there are. The fused optimiser is what its Trainer takes since
-    PyTorch 2.8 ("adamw_torch_fused").
+    the tokens that it is given for all that there are.
     """
-    device = batch[0].device
-    model = copy.deepcopy(model).to(device).train()
+    model = copy.deepcopy(model)
     colours = model.lm_head.out_features
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, LEARNING_RATE, BETAS, weight_decay=DECAY, fused=True)
 
     def loss(values: Tensor) -> Tensor:
         pixels = values[..., 0]
         return nn.functional.cross_entropy(logits(model, pixels).flatten(0, 1), pixels.flatten())
 
-    network = torch.compile(loss) if compiled else loss
-
-    def forward(values: Tensor) -> Tensor:
-        with nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype):
-            return network(values)
-
-    def update() -> None:
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return TrainingStep(model, forward, update, batch, lambda given: _under_our_names(given, colours))
+    return trainer.training_step(
+        model, loss, batch, dtype, compiled, lambda given: _under_our_names(given, colours)
+    )
 
 
 def _under_our_names(gradients: dict[str, Tensor], colours: int) -> dict[str, Tensor]:
     ours = imagegpt_to_ours(gradients, colours)
     del ours["head.project.bias"]  # theirs has none
     return ours
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """A copy for `generate`, compiled once for all lengths of its growing cache."""
+    model = copy.deepcopy(model)
+    model.forward = torch.compile(model.forward, dynamic=True)  # type: ignore[method-assign]
+    return model
 
 
 @torch.inference_mode()

@@ -10,6 +10,21 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from imagen_fast.benchmarks.peers import Peer
+
+# Of the plain products, for each score: in float32, with their gradients; as measured on the CPU.
+MATH_BYTES = 15
+
+# Its kernels that a GPU has; on the CPU its own choice is the one fused kernel there.
+FORCED = {
+    Peer(f"SDPA {name}", "torch", "pip install torch", needs_cuda=True): backend
+    for name, backend in (
+        ("flash", SDPBackend.FLASH_ATTENTION),
+        ("cuDNN", SDPBackend.CUDNN_ATTENTION),
+        ("efficient", SDPBackend.EFFICIENT_ATTENTION),
+    )
+}
+
 
 def attention(
     mask: Tensor | None, backend: SDPBackend | None = None, compiled: bool = False, causal: bool = False

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from imagen_fast.benchmarks.peers import TRANSFORMERS
-from imagen_fast.benchmarks.step import BETAS, DECAY, LEARNING_RATE, TrainingStep
+from imagen_fast.benchmarks.peers import TRANSFORMERS, trainer
+from imagen_fast.benchmarks.step import TrainingStep
 from imagen_fast.models import DecoderConfig, ViTConfig
 from imagen_fast.models.convert import vitmae_to_ours
 
@@ -39,27 +38,12 @@ def build(encoder: ViTConfig, decoder: DecoderConfig, hidden_share: float) -> nn
 
 
 def training_step(
-    model: nn.Module,
-    batch: tuple[Tensor, Tensor],
-    dtype: torch.dtype,
-    compiled: bool = False,
+    model: nn.Module, batch: tuple[Tensor, Tensor], dtype: torch.dtype, compiled: bool = False
 ) -> TrainingStep:
-    """A step of a copy of `model`: float32 weights, and bf16 by autocast where `dtype` asks for it.
+    """A step of a copy of `model`."""
+    model = copy.deepcopy(model)
 
-    The fused optimiser is what its Trainer takes since PyTorch 2.8 ("adamw_torch_fused").
-    """
-    device = batch[0].device
-    model = copy.deepcopy(model).to(device).train()
-    network = torch.compile(model) if compiled else model
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, LEARNING_RATE, BETAS, weight_decay=DECAY, fused=True)
+    def loss(images: Tensor, noise: Tensor) -> Tensor:
+        return model(pixel_values=images, noise=noise).loss
 
-    def forward(images: Tensor, noise: Tensor) -> Tensor:
-        with nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype):
-            return network(pixel_values=images, noise=noise).loss
-
-    def update() -> None:
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return TrainingStep(model, forward, update, batch, vitmae_to_ours)
+    return trainer.training_step(model, loss, batch, dtype, compiled, vitmae_to_ours)

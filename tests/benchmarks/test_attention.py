@@ -49,7 +49,7 @@ def test_everyone_is_correct_and_compared_with_ours(use, type_, measured):
     assert {result.case for result in results} == {contest.name}
 
 
-def varlen_stand_in(q, k, v, starts, k_starts, longest, k_longest):
+def varlen_stand_in(q, k, v, starts, k_starts, longest, k_longest, causal=False, window_size=(-1, -1)):
     """As varlen_attn and flash_attn_varlen_func take their arguments."""
     context = ops.Visible.cross(starts.diff(), k_starts.diff(), longest, k_longest)
     return ops.masked_patch_attention(q, k, v, context, backend="reference")
@@ -75,7 +75,7 @@ def test_kernels_for_packed_rows_get_the_rows_that_count(use, monkeypatch):
         }
         return [xformers.get(name, varlen_stand_in) for name in names]
 
-    monkeypatch.setattr(Peer, "absence", lambda self: None)
+    monkeypatch.setattr(Peer, "absence", lambda self, device: None)
     monkeypatch.setattr(Peer, "load", load)
     wanted = rivals("varlen_attn", "flash-attn", "xformers")
     results = hold(attention.contest(tiny(use), BOTH, wanted, ONCE), CPU)

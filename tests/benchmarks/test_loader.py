@@ -41,6 +41,17 @@ def test_every_loader_that_is_here_does_the_same_work(kind):
         assert call() == contender.facts["images"] == 32
 
 
+def test_without_peers_they_are_named_with_what_brings_them(monkeypatch):
+    for name in ("TORCHVISION", "FFCV", "WEBDATASET"):
+        monkeypatch.setattr(loader, name, replace(getattr(loader, name), module="no_such_module_here"))
+    absent = {kind: [absence.peer for absence in contest(kind).absent] for kind in loader.KINDS}
+    assert absent == {"folder": ["torchvision", "FFCV"], "tar": ["torchvision", "webdataset"]}
+    (_, ffcv) = contest("folder").absent
+    assert "libopencv-dev" in ffcv.install
+    assert ffcv.install.endswith("pip install ffcv")
+    assert "FFCV" not in [c.implementation for c in contest("folder").contenders()]
+
+
 def test_the_suite_of_decoding_has_them():
     names = [contest.name for contest in decode.contests(torch.device("cpu"), quick=True)]
     assert [name.split()[:2] for name in names[1:]] == [["loader", "folder"], ["loader", "tar"]]

@@ -105,7 +105,7 @@ def test_answers_are_compared_in_chunks_too(monkeypatch):
 
 
 def test_kernels_that_are_not_here_are_called_with_what_they_take(monkeypatch):
-    monkeypatch.setattr(Peer, "absence", lambda self: None)
+    monkeypatch.setattr(Peer, "absence", lambda self, device: None)
     monkeypatch.setattr(Peer, "load", lambda self, name: [linear_cross_entropy.full_logits])
     names = ("Liger", "Cut Cross-Entropy", "QuACK")
     wanted = tuple(rival for rival in likelihood.rivals("cuda", quick=False) if rival.name in names)
@@ -141,11 +141,11 @@ def attention_case(context, type_="fp32"):
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_every_attention_is_correct_and_compared_with_ours(context, type_, measured):
     case = attention_case(context, type_)
-    wanted = tuple(rival for rival in causal_attention.rivals(case) if rival.name.startswith("SDPA"))
+    wanted = tuple(r for r in causal_attention.rivals(case, quick=True) if r.name.startswith("SDPA"))
     contest = causal_attention.contest(case, measured, wanted, ONCE)
     results = hold(contest, CPU)
     assert wrong(results) == {}
-    present = {"SDPA with the mask"}
+    present = {"SDPA with the mask", "SDPA math with the mask"}
     present |= {"SDPA causal"} if isinstance(context, Raster) else set()
     present |= {f"{OURS} full attention"} if isinstance(context, Quadrant) else set()
     assert ratios(contest, results) == {(contest.name, name) for name in present}
@@ -164,9 +164,46 @@ def test_flex_attention_sees_what_the_context_lets_it(context):
 
 def test_flex_attention_is_absent_from_a_backward_on_the_cpu_in_its_own_words():
     case = attention_case(Quadrant())
-    contest = causal_attention.contest(case, BOTH, tuple(causal_attention.rivals(case)), ONCE)
-    (absence,) = contest.absent
+    flex = next(r for r in causal_attention.rivals(case, quick=False) if "Flex" in r.name)
+    (absence,) = causal_attention.contest(case, BOTH, (flex,), ONCE).absent
     assert absence.peer == "FlexAttention compiled (Quadrant, forward+backward)"
+    assert "does not support backward on CPU" in absence.why
+
+
+def varlen_stand_in(q, k, v, starts, k_starts, longest, k_longest, causal=False, window_size=(-1, -1)):
+    """As varlen_attn and flash_attn_varlen_func take their arguments; all images are of one length."""
+    assert causal or window_size == (-1, 0)
+    q, k, v = (x.unflatten(0, (-1, longest)).transpose(1, 2) for x in (q, k, v))
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return out.transpose(1, 2).flatten(0, 1)
+
+
+class XformersStandIn:
+    """`xformers.ops`, and its `fmha.BlockDiagonalMask`, which is the longest image when it is causal."""
+
+    @staticmethod
+    def from_seqlens(q_seqlen, kv_seqlen, device):
+        assert q_seqlen == kv_seqlen
+        return SimpleNamespace(make_causal=lambda: q_seqlen[0])
+
+    @staticmethod
+    def memory_efficient_attention(q, k, v, attn_bias):
+        return varlen_stand_in(q[0], k[0], v[0], None, None, attn_bias, attn_bias, causal=True)[None]
+
+
+def test_kernels_for_packed_rows_are_told_to_be_causal(monkeypatch):
+    xformers = {
+        "fmha": SimpleNamespace(BlockDiagonalMask=XformersStandIn),
+        "memory_efficient_attention": XformersStandIn.memory_efficient_attention,
+    }
+    monkeypatch.setattr(Peer, "absence", lambda self, device: None)
+    monkeypatch.setattr(Peer, "load", lambda self, *names: [xformers.get(n, varlen_stand_in) for n in names])
+    case = attention_case(Raster())
+    names = ("varlen_attn", "flash-attn", "xformers")
+    wanted = tuple(r for r in causal_attention.rivals(case, quick=True) if r.name in names)
+    results = hold(causal_attention.contest(case, BOTH, wanted, ONCE), CPU)
+    assert [r.implementation for r in results] == [OURS, *names]
+    assert wrong(results) == {}
 
 
 def na2d_stand_in(q, k, v, kernel_size, is_causal):
@@ -183,7 +220,7 @@ def na2d_stand_in(q, k, v, kernel_size, is_causal):
 
 @pytest.mark.parametrize("context", [Quadrant(), Neighbourhood(2)])
 def test_natten_gets_the_window(context, monkeypatch):
-    monkeypatch.setattr(Peer, "absence", lambda self: None)
+    monkeypatch.setattr(Peer, "absence", lambda self, device: None)
     monkeypatch.setattr(Peer, "load", lambda self, name: [na2d_stand_in])
     build = causal_attention._natten
     wanted = (causal_attention.Rival("NATTEN", build, build, causal_attention.NATTEN),)
@@ -236,7 +273,7 @@ def training_contest(quick=True, apart=False):
 def test_our_training_step_is_correct_and_compared_with_theirs(quick, monkeypatch):
     pytest.importorskip("transformers")
     # Compiling takes a minute, and what is compiled is the same code.
-    monkeypatch.setattr(causal_training, "compiler_absence", lambda name: Absence(name, "not here", ""))
+    monkeypatch.setattr(causal_training, "compiler_absence", lambda name, *_: Absence(name, "not here", ""))
     contest = training_contest(quick)
     results = hold(contest, CPU)
     assert wrong(results) == {}
@@ -257,7 +294,7 @@ def test_a_full_run_adds_ours_and_theirs_compiled_where_there_is_a_compiler(monk
 
     def contenders(absent):
         monkeypatch.setattr(
-            causal_training, "compiler_absence", lambda name: Absence(name, "", "") if absent else None
+            causal_training, "compiler_absence", lambda name, *_: Absence(name, "", "") if absent else None
         )
         return {(c.case, c.implementation) for c in training_contest(quick=False).contenders()}
 
@@ -272,7 +309,7 @@ def test_without_transformers_our_step_is_measured_and_the_peer_named(monkeypatc
     contest = training_contest(apart=apart)
     results = hold(contest, CPU)
     assert [(r.implementation, r.verdict.correct) for r in results] == [(OURS, True)]
-    assert [absence.peer for absence in contest.absent] == ["transformers"]
+    assert [absence.peer for absence in contest.absent] == ["transformers", "torch.compile"]
 
 
 def test_a_wrong_gradient_of_a_step_is_found(monkeypatch):
@@ -325,7 +362,9 @@ def test_on_a_gpu_graphs_are_timed(subject):
         contest = likelihood.contest(case, BOTH, wanted, ONCE)
     else:
         case = replace(attention_case(Quadrant(), "bf16"), device=device)
-        contest = causal_attention.contest(case, BOTH, tuple(causal_attention.rivals(case))[:1], ONCE)
+        contest = causal_attention.contest(
+            case, BOTH, tuple(causal_attention.rivals(case, quick=True))[:1], ONCE
+        )
     results = hold(contest, device)
     assert wrong(results) == {}
     assert {r.verdict.evidence["timed"] for r in results} == {"as a CUDA graph"}

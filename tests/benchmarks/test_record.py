@@ -11,7 +11,7 @@ from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.contest import Contest, Result, hold
 from imagen_fast.benchmarks.correctness import Verdict
 from imagen_fast.benchmarks.measure import Effort, Sample, Timing
-from imagen_fast.benchmarks.peers import Absence, Peer
+from imagen_fast.benchmarks.peers import Absence, Peer, compiler_absence
 from imagen_fast.errors import InvalidInput
 
 CPU = torch.device("cpu")
@@ -61,6 +61,32 @@ def test_the_incorrect_and_the_broken_have_no_speed_and_no_ratio():
     assert by_name["a", "broken"]["evidence"] == {"failed": "MemoryError: no room"}
     assert [(r["case"], r["versus"]) for r in made["ratios"]] == [("b", "good")]
     json.dumps(made, allow_nan=False)
+
+
+def test_a_peer_without_kernels_for_a_cpu_says_so_installed_or_not():
+    peer = Peer("nobody", "no_such_module_here", "pip install nobody", needs_cuda=True)
+    assert peer.absence("cpu") == Absence("nobody", "needs a CUDA device", "pip install nobody")
+    assert peer.absence("cuda") == Absence("nobody", "not installed", "pip install nobody")
+    here = Peer("torch", "torch", "pip install torch", needs_cuda=True)
+    assert here.absence("cpu").why == "needs a CUDA device"
+    assert here.absence("cuda") is None
+
+
+def test_a_peer_whose_package_cannot_be_imported_is_absent_with_the_reason(tmp_path, monkeypatch):
+    package = tmp_path / "broken_peer_here"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise OSError('libx.so: cannot open\\nshared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    absence = Peer("broken", "broken_peer_here.ops", "pip install broken").absence()
+    assert absence == Absence("broken", "cannot be imported: libx.so: cannot open", "pip install broken")
+
+
+def test_what_a_quick_run_does_not_compile_is_named():
+    absence = compiler_absence("SDPA compiled", "cpu", quick=True)
+    assert (absence.peer, absence.install) == ("SDPA compiled", "leave out --quick")
+    for device, quick in (("cpu", False), ("cuda", True)):
+        absence = compiler_absence("SDPA compiled", device, quick)
+        assert absence is None or absence.why == "torch.compile found no C++ compiler"
 
 
 def test_absent_peers_are_named_with_what_brings_them():
@@ -143,7 +169,16 @@ def test_a_device_that_is_not_there_gets_one_sentence():
         main(["fake", "--device", "cuda"])
 
 
-def test_suites_are_listed(capsys):
-    assert main(["--list"]) == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == list(suites.SUITES)
+@pytest.mark.usefixtures("fake_suite")
+@pytest.mark.parametrize("args", [[], ["fake"]])
+def test_suites_are_listed_with_their_contests_and_peers(args, capsys, monkeypatch):
+    for name in [name for name in suites.SUITES if name != "fake"]:
+        monkeypatch.delitem(suites.SUITES, name)
+    assert main([*args, "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "fake: nothing",
+        "  fake",
+        "  fake",
+        f"  present: {OURS}; peer bf16",
+        "  absent: nobody, not installed; pip install nobody",
+    ]

@@ -37,7 +37,7 @@ def versus(results):
 
 def test_in_raster_order_ours_is_correct_and_compared_with_generate():
     pytest.importorskip("transformers")
-    results = hold(sample.raster("sample mini", CONFIG, 3, CPU, ONCE), CPU)
+    results = hold(sample.raster("sample mini", CONFIG, 3, CPU, True, ONCE), CPU)
     assert wrong(results) == {}
     assert versus(results) == {("sample mini 4x4 B3 raster", "transformers generate")}
     assert all("cached beside uncached" in r.verdict.evidence for r in results)
@@ -45,10 +45,19 @@ def test_in_raster_order_ours_is_correct_and_compared_with_generate():
 
 def test_without_transformers_ours_is_measured_and_the_peer_named(monkeypatch):
     monkeypatch.setattr(sample, "TRANSFORMERS", replace(sample.TRANSFORMERS, module="no_such_module_here"))
-    contest = sample.raster("sample mini", CONFIG, 3, CPU, ONCE)
+    contest = sample.raster("sample mini", CONFIG, 3, CPU, True, ONCE)
     results = hold(contest, CPU)
     assert [(r.implementation, r.verdict.correct) for r in results] == [(OURS, True)]
-    assert [absence.peer for absence in contest.absent] == ["transformers"]
+    assert [absence.peer for absence in contest.absent] == ["transformers", "torch.compile"]
+
+
+def test_a_full_run_has_generate_compiled_too():
+    pytest.importorskip("transformers")
+    names = [
+        [c.implementation for c in sample.raster("sample mini", CONFIG, 3, CPU, quick, ONCE).contenders()]
+        for quick in (True, False)
+    ]
+    assert names[1] == [*names[0], "transformers generate compiled"]
 
 
 def test_the_wavefront_is_correct_and_compared_with_our_own_raster():
@@ -63,7 +72,7 @@ def test_a_wrong_context_is_found(monkeypatch):
     """Held against transformers: our own forward would have it too."""
     pytest.importorskip("transformers")
     monkeypatch.setattr(PixelConfig, "attended", Neighbourhood(0))  # each token sees itself
-    ours = hold(sample.raster("sample mini", CONFIG, 3, CPU, ONCE), CPU)[0]
+    ours = hold(sample.raster("sample mini", CONFIG, 3, CPU, True, ONCE), CPU)[0]
     assert not ours.verdict.correct
     assert ours.timing is None
 

@@ -34,33 +34,40 @@ def small_contest(quick=True, apart=False):
 
 def test_ours_is_correct_and_compared_with_each_peer():
     pytest.importorskip("transformers")
+    pytest.importorskip("timm")
     contest = small_contest()
     results = hold(contest, CPU)
     assert {r.case: r.verdict.evidence for r in results if not r.verdict.correct} == {}
     made = record.make_record("train", True, {}, [results], contest.absent)
     pairs = {(r["case"], r["versus"]) for r in made["ratios"]}
-    assert pairs == {(case, f"transformers {mode}") for case in CASES for mode in ("bf16", "fp32")}
-    assert made["absent"] == []
+    peers = ("transformers bf16", "transformers fp32", "timm bf16")
+    assert pairs == {(case, peer) for case in CASES for peer in peers}
+    assert [absence["peer"] for absence in made["absent"]] == ["torch.compile"]
     first = made["results"][0]
     assert (first["images"], first["image"], first["patch"], first["hidden_share"]) == (4, "32x32", 4, 0.75)
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_without_transformers_ours_is_measured_and_the_peer_named(monkeypatch, apart):
-    monkeypatch.setattr(train, "TRANSFORMERS", replace(train.TRANSFORMERS, module="no_such_module_here"))
+def test_without_peers_ours_is_measured_and_they_are_named(monkeypatch, apart):
+    for name in ("TRANSFORMERS", "TIMM"):
+        monkeypatch.setattr(train, name, replace(getattr(train, name), module="no_such_module_here"))
     contest = small_contest(apart=apart)
     results = hold(contest, CPU)
     assert [(r.case, r.implementation, r.verdict.correct) for r in results] == [
         (c, OURS, True) for c in CASES
     ]
-    assert [absence.peer for absence in contest.absent] == ["transformers"]
+    assert [absence.peer for absence in contest.absent] == ["transformers", "timm", "torch.compile"]
 
 
-def test_a_full_run_adds_float32_the_other_cross_decoder_and_the_compiled_peer():
+def test_a_full_run_adds_float32_the_other_cross_decoder_and_the_compiled_peers():
     pytest.importorskip("transformers")
+    pytest.importorskip("timm")
     contenders = [(c.case, c.implementation) for c in small_contest(quick=False).contenders()]
     assert ("mae mini same-objective fp32 step", OURS) in contenders
     assert ("mae mini cross 16x8 bf16 step", OURS) in contenders
+    assert {
+        ("mae mini same-objective bf16 step", f"{peer} bf16 compiled") for peer in ("transformers", "timm")
+    } <= set(contenders)
     assert len(set(contenders)) == len(contenders)
 
 
@@ -74,6 +81,24 @@ def test_a_wrong_gradient_is_found(monkeypatch):
     ours = results[0]
     assert not ours.verdict.correct
     assert ours.timing is None
+
+
+@pytest.mark.parametrize("wrong", ["other patches are hidden", "other weights"])
+def test_a_wrong_model_of_timm_is_found(monkeypatch, wrong):
+    """Without transformers it is held against our own model in plain PyTorch."""
+    pytest.importorskip("timm")
+    from imagen_fast.benchmarks.peers import timm_mae
+
+    monkeypatch.setattr(train, "TRANSFORMERS", replace(train.TRANSFORMERS, module="no_such_module_here"))
+    right = [c for c in small_contest().contenders() if c.implementation == "timm bf16"]
+    assert [c.prepare()[1].correct for c in right] == [True]
+    if wrong == "other weights":
+        monkeypatch.setattr(timm_mae.TimmMAE, "load_state_dict", lambda *_: None)
+    else:
+        forward = timm_mae.TimmMAE.forward
+        monkeypatch.setattr(timm_mae.TimmMAE, "forward", lambda self, x, noise: forward(self, x, 1 - noise))
+    (timm,) = [c for c in small_contest().contenders() if c.implementation == "timm bf16"]
+    assert not timm.prepare()[1].correct
 
 
 def test_quick_takes_small_only_and_full_every_size():
