@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 from rich.console import Console
 
-from imagen_fast.benchmarks import record, report, screen
-from imagen_fast.benchmarks.contest import Result, hold
+from imagen_fast.benchmarks import pictures, record, report, roofline, screen
+from imagen_fast.benchmarks.contest import Contest, Result, hold
 from imagen_fast.benchmarks.machine import describe
 from imagen_fast.benchmarks.peers import Absence
 from imagen_fast.benchmarks.suites import SUITES
@@ -46,6 +47,7 @@ def main(args: list[str]) -> int:
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
     parser.add_argument("--quick", action="store_true", help="the chief cases only, in less than a minute")
+    parser.add_argument("--curves", action="store_true", help="how the cost grows with the work, instead")
     parser.add_argument("--only", default="", metavar="TEXT", help="contests with this in their name")
     parser.add_argument("--list", action="store_true", help="name the suites")
     given = parser.parse_args(args)
@@ -56,7 +58,9 @@ def main(args: list[str]) -> int:
     if given.suite not in SUITES:
         asked = "is missing" if given.suite is None else f"is unknown: {given.suite!r}"
         raise InvalidInput(f"the suite {asked}; choose from {', '.join(SUITES)}, or report")
-    return _run(given.suite, _device(given.device), given.quick, given.only, given.json, console)
+    suite, device = SUITES[given.suite], _device(given.device)
+    contests = (suite.curves if given.curves else suite.contests)(device, given.quick)
+    return _run(given.suite, contests, device, given.quick, given.only, given.json, console)
 
 
 def _device(name: str) -> torch.device:
@@ -67,14 +71,24 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _run(name: str, device: torch.device, quick: bool, only: str, path: Path | None, console: Console) -> int:
+def _run(
+    name: str,
+    contests: Iterable[Contest],
+    device: torch.device,
+    quick: bool,
+    only: str,
+    path: Path | None,
+    console: Console,
+) -> int:
     if path is not None:
         record.check_writable(path)
     machine = describe(device)
+    with console.status("measuring what this machine can do"):
+        machine["roofline"] = roofline.measure(device)
     results: list[list[Result]] = []
     absent: list[Absence] = []
     with console.status(f"{name}: starting") as status:
-        for contest in SUITES[name].contests(device, quick):
+        for contest in contests:
             if only in contest.name:
                 absent += contest.absent
                 results.append(hold(contest, device, status.update))
@@ -94,11 +108,16 @@ def _report(args: list[str], console: Console) -> int:
     parser.add_argument(
         "--readme", type=Path, metavar="FILE", help="replace the table between its markers there"
     )
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw the record's curves there")
     given = parser.parse_args(args)
-    table = report.markdown(record.read(given.file))
+    made = record.read(given.file)
+    text = report.markdown(made)
+    if given.pictures is not None:
+        base = Path() if given.readme is None else given.readme.parent
+        text += "\n\n" + report.links(pictures.draw(made, given.pictures), base)
     if given.readme is None:
-        print(table)
+        print(text)
     else:
-        put_into(given.readme, given.file.stem, table)
+        put_into(given.readme, given.file.stem, text)
         console.print(f"{given.readme}: the figures of {given.file.stem} are up to date", highlight=False)
     return 0
