@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from imagen_fast.tasks.pictures import INK, new_figure, save
 
 # Told apart by the colour-blind too (Okabe & Ito 2008); ours is darker than all.
 COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f")
-MARKERS = "so^vDPX"
+MARKERS = "s^vDPX*"
+
+TITLE = 80  # letters in a line
 
 # What reaches from 0 to 1; the rest grows by factors.
 SHARES = ("hidden share",)
@@ -92,7 +95,7 @@ def _label(axis: Any, name: str, results: list[Any]) -> None:
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_xlabel(grows)
     axis.set_ylabel("milliseconds a call (median)")
-    axis.set_title(name, fontsize=9)
+    axis.set_title(textwrap.fill(name, TITLE), fontsize=9)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=8, frameon=False)
