@@ -42,7 +42,9 @@ def main(args: list[str]) -> int:
         return _report(args[1:], console)
     parser = _Parser(prog="imagen-fast bench", description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "suite", nargs="?", help=f"{', '.join(SUITES)}; or `report FILE [--readme README.md]`"
+        "suite",
+        nargs="?",
+        help=f"{', '.join(SUITES)}; or `report FILE [--readme README.md] [--pictures FOLDER]`",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
