@@ -19,6 +19,10 @@ MARKERS = "s^vDPX*"
 
 TITLE = 80  # letters in a line
 
+# How many times the smallest time the largest may be for ticks closer than the powers of ten.
+LESS = 100
+_ONE_TWO_FIVE = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
+
 # What reaches from 0 to 1; the rest grows by factors.
 SHARES = ("hidden share",)
 
@@ -50,7 +54,7 @@ def curves(record: Record) -> dict[str, list[Any]]:
 
 
 def _draw(name: str, results: list[Any], folder: Path) -> Path:
-    figure = new_figure(6.4, 4.0)
+    figure = new_figure(7.6, 4.0)
     axis = figure.subplots()
     peers = iter(zip(COLOURS, MARKERS, strict=True))
     for implementation in dict.fromkeys(result["implementation"] for result in results):
@@ -73,6 +77,8 @@ def _draw(name: str, results: list[Any], folder: Path) -> Path:
     if floor:
         axis.plot(*zip(*floor, strict=True), color="black", linestyle="--", linewidth=1, label="roofline")
     _label(axis, name, results)
+    # Beside the lines: there is no corner that none of so many comes through.
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     path = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.png"
     save(figure, path)
     return path
@@ -92,13 +98,15 @@ def _label(axis: Any, name: str, results: list[Any]) -> None:
     axis.set_yscale("log")
     axis.set_xticks(values, [_short(value, grows) for value in values])
     axis.minorticks_off()
+    low, high = axis.get_ylim()
+    if high < LESS * low:
+        axis.set_yticks([value for value in _ONE_TWO_FIVE if low <= value <= high])
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_xlabel(grows)
     axis.set_ylabel("milliseconds a call (median)")
     axis.set_title(textwrap.fill(name, TITLE), fontsize=9)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8, frameon=False)
 
 
 def _short(value: float, grows: str) -> str:
