@@ -8,6 +8,9 @@ and its line in `peers/__init__.py`. What they share:
 - `measure.py`: the interleaved timing; `cuda_graph.py`: calls of microseconds, without Python between;
 - `correctness.py`: the error bounds;
 - `step.py`, `training.py`: training steps, and contenders that are such;
+- `work.py`, `roofline.py`: the least work of each case, and what this machine can do at most;
 - `record.py`, `machine.py`: the JSON, which is the record; `report.py`: its Markdown table;
+- `curves.py`, `pictures.py`: how the cost grows with the work, measured and drawn;
+- `compare.py`, `noise.py`: what changed between two records;
 - `cli.py`: `imagen-fast bench`; `conftest.py` and `bench_*.py`: the same contests for pytest-benchmark.
 """

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from imagen_fast import native, ops
-from imagen_fast.benchmarks import cuda_graph
+from imagen_fast.benchmarks import cuda_graph, resident
 from imagen_fast.benchmarks.attention_case import BOTH, FORWARD, SEED, Attention, Case, LayoutName
 from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.contest import Contest
@@ -132,14 +132,15 @@ def in_place(
     width: int,
     type_: str,
     device: torch.device,
+    hidden_share: float = HIDDEN_SHARE,
 ) -> Case:
     """Every image hides its own patches, as many as the others; token 0 is always seen."""
     noise = torch.rand(images, tokens - 1, generator=torch.Generator().manual_seed(SEED))
-    shown = tokens - 1 - round(HIDDEN_SHARE * (tokens - 1))
+    shown = tokens - 1 - round(hidden_share * (tokens - 1))
     seen = torch.ones(images, tokens, dtype=torch.bool)
     seen[:, 1:] = noise.argsort(1).argsort(1) < shown
     sizes = (images, tokens, tokens, heads, width, type_, device)
-    return Case(f"in-place {rows}-rows", *sizes, "grid", seen, rows, HIDDEN_SHARE)
+    return Case(f"in-place {rows}-rows", *sizes, "grid", seen, rows, hidden_share)
 
 
 def ragged(images: int, heads: int, width: int, type_: str, device: torch.device) -> Case:
@@ -192,8 +193,10 @@ def _prepare(case: Case, measured: str, layout: LayoutName, build: Build) -> tup
         native.keep_freed_memory()
     call = getattr(case, layout).call(build(case), measured)
     verdict = case.verdict(call())
-    if case.device.type != "cuda" or not verdict.correct:
+    if not verdict.correct:
         return call, verdict
+    if case.device.type == "cpu":
+        return call, verdict & resident.evidence(call)
     call, evidence = cuda_graph.capture(call)
     return call, verdict & Verdict(True, evidence)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from imagen_fast import ops
+from imagen_fast.benchmarks import work
 from imagen_fast.benchmarks.correctness import Verdict, bounded
 from imagen_fast.benchmarks.peers import sdpa
 from imagen_fast.ops import Visible
@@ -206,20 +207,18 @@ class Case:
     def facts(self, measured: str) -> dict[str, Any]:
         """Sizes, and the least that the case asks of memory, matrix units and exponentials."""
         queries, keys = self.query_lengths, self.key_lengths
-        products = int((queries * keys).sum()) * self.heads
-        rows, listed = int(queries.sum()), int(keys.sum())
-        backward = measured == BOTH
-        # q, k, v and out forward; q, k, v, d_out and three gradients backward.
-        tensors = (5 if backward else 2) * rows + (6 if backward else 2) * listed
+        pairs = int((queries * keys).sum())
+        rows = (self.heads * int(x.sum()) for x in (queries, keys))
+        least = work.attention(
+            *rows, self.heads * pairs, self.width, self.dtype.itemsize, backward=measured == BOTH
+        )
         return {
             "images": self.images,
             "tokens": self.keys,
             "heads": self.heads,
             "width": self.width,
             "hidden_share": self.hidden_share,
-            "bytes": tensors * self.heads * self.width * self.dtype.itemsize,
-            "operations": (14 if backward else 4) * products * self.width,
-            "exponentials": (2 if backward else 1) * products,
+            **work.stated(least, self.type),
             "outside_the_call": "contexts and masks, which a step makes once for all layers",
         }
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from imagen_fast import native, ops
-from imagen_fast.benchmarks import cuda_graph
+from imagen_fast.benchmarks import cuda_graph, resident
 from imagen_fast.benchmarks.attention_case import BOTH, FORWARD, Attention
 from imagen_fast.benchmarks.attention_case import Case as DenseCase
 from imagen_fast.benchmarks.causal_attention_case import Case
@@ -199,7 +199,9 @@ def _checked(
         # For everyone here: else whoever allocates waits for page faults, as many as it happens to meet.
         native.keep_freed_memory()
     verdict = verdict_on(call())
-    if device.type != "cuda" or not verdict.correct:
+    if not verdict.correct:
         return call, verdict
+    if device.type == "cpu":
+        return call, verdict & resident.evidence(call)
     graph, evidence = cuda_graph.capture(call)
     return graph, verdict & Verdict(True, evidence)

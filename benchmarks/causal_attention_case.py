@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from imagen_fast import ops
+from imagen_fast.benchmarks import work
 from imagen_fast.benchmarks.attention_case import (
     BOTH,
     CHECKED_IMAGES,
@@ -125,19 +126,18 @@ class Case:
 
     def facts(self, measured: str) -> dict[str, Any]:
         """Sizes, and the least that the case asks of memory, matrix units and exponentials."""
-        backward = measured == BOTH
         seen = int(self.mask.sum())
-        products = self.images * self.heads * seen
-        rows = self.images * self.heads * len(self.mask)
+        heads = self.images * self.heads
+        rows = heads * len(self.mask)
+        least = work.attention(
+            rows, rows, heads * seen, self.width, self.dtype.itemsize, backward=measured == BOTH
+        )
         return {
             "images": self.images,
             "grid": f"{self.grid[0]}x{self.grid[1]}",
             "heads": self.heads,
             "width": self.width,
             "seen_share": seen / self.mask.numel(),
-            # q, k, v and out forward; q, k, v, d_out and three gradients backward.
-            "bytes": (11 if backward else 4) * rows * self.width * self.dtype.itemsize,
-            "operations": (14 if backward else 4) * products * self.width,
-            "exponentials": (2 if backward else 1) * products,
+            **work.stated(least, self.type),
             "outside_the_call": "masks, which a step makes once for all layers",
         }

@@ -19,6 +19,7 @@ from imagen_fast.benchmarks.peers import TRANSFORMERS, Absence, compiler_absence
 from imagen_fast.benchmarks.pixel_model import Workload, imagegpt_config
 from imagen_fast.benchmarks.step import TrainingStep
 from imagen_fast.benchmarks.training import COMPILED, Mode
+from imagen_fast.kernels.cost import Work
 from imagen_fast.models.imagegpt import load_imagegpt
 
 # The first steps find no memory in their process: they are the warm-up.
@@ -90,6 +91,10 @@ class _ImageGPT(training.Theirs):
     def facts(self) -> dict[str, Any]:
         return self.workload.facts()
 
+    @property
+    def work(self) -> Work:
+        return self.workload.work()
+
     @cached_property
     def model(self) -> Any:
         from imagen_fast.benchmarks.peers import imagegpt
@@ -127,6 +132,10 @@ class _Ours(training.Ours):
     @property
     def facts(self) -> dict[str, Any]:
         return self.workload.facts()
+
+    @property
+    def work(self) -> Work:
+        return self.workload.work()
 
     def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
         if self.theirs is None:

@@ -13,7 +13,7 @@ from typing import NoReturn
 import torch
 from rich.console import Console
 
-from imagen_fast.benchmarks import compare, compare_screen, record, report, screen
+from imagen_fast.benchmarks import compare, compare_screen, pictures, record, report, roofline, screen
 from imagen_fast.benchmarks.contest import Contest, Result, hold
 from imagen_fast.benchmarks.machine import describe
 from imagen_fast.benchmarks.peers import Absence
@@ -44,11 +44,14 @@ def main(args: list[str]) -> int:
         return COMMANDS[args[0]](args[1:], console)
     parser = _Parser(prog="imagen-fast bench", description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "suite", nargs="?", help=f"{', '.join(SUITES)}; `report FILE [--readme README.md]`, `compare A B`"
+        "suite",
+        nargs="?",
+        help=f"{', '.join(SUITES)}; `report FILE [--readme README.md] [--pictures FOLDER]`, `compare A B`",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
     parser.add_argument("--quick", action="store_true", help="the chief cases only, in less than a minute")
+    parser.add_argument("--curves", action="store_true", help="how the cost grows with the work, instead")
     parser.add_argument("--only", default="", metavar="TEXT", help="contests with this in their name")
     parser.add_argument(
         "--rounds", type=int, metavar="N", help="so many of each contest, however long they take"
@@ -63,13 +66,18 @@ def main(args: list[str]) -> int:
     device = _device(given.device)
     if given.list:
         for name in SUITES if given.suite is None else [given.suite]:
-            screen.contents(name, list(_contests(name, device, given.quick, given.only)), console)
+            screen.contents(name, list(_contests(name, device, given)), console)
         return 0
-    return _run(given.suite, device, given.quick, given.only, given.rounds, given.json, console)
+    return _run(given, device, console)
 
 
-def _contests(name: str, device: torch.device, quick: bool, only: str) -> Iterator[Contest]:
-    return (contest for contest in SUITES[name].contests(device, quick) if only in contest.name)
+def _contests(name: str, device: torch.device, given: argparse.Namespace) -> Iterator[Contest]:
+    """Of this suite, those that were asked for."""
+    suite = SUITES[name]
+    for contest in (suite.curves if given.curves else suite.contests)(device, given.quick):
+        if given.only in contest.name:
+            rounds = {} if given.rounds is None else {"least": given.rounds, "most": given.rounds}
+            yield replace(contest, effort=replace(contest.effort, **rounds))
 
 
 def _device(name: str) -> torch.device:
@@ -80,34 +88,25 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _run(
-    name: str,
-    device: torch.device,
-    quick: bool,
-    only: str,
-    rounds: int | None,
-    path: Path | None,
-    console: Console,
-) -> int:
-    if path is not None:
-        record.check_writable(path)
+def _run(given: argparse.Namespace, device: torch.device, console: Console) -> int:
+    if given.json is not None:
+        record.check_writable(given.json)
     machine = describe(device)
+    with console.status("measuring what this machine can do"):
+        machine["roofline"] = roofline.measure(device)
     results: list[list[Result]] = []
     absent: list[Absence] = []
-    with console.status(f"{name}: starting") as status:
-        for contest in _contests(name, device, quick, only):
+    with console.status(f"{given.suite}: starting") as status:
+        for contest in _contests(given.suite, device, given):
             absent += contest.absent
-            if rounds is not None:
-                effort = replace(contest.effort, least=rounds, most=rounds)
-                contest = replace(contest, effort=effort)
             results.append(hold(contest, device, status.update))
     if not results:
-        raise InvalidInput(f"no contest of the suite {name} has {only!r} in its name")
-    made = record.make_record(name, quick, machine, results, absent)
+        raise InvalidInput(f"no contest of the suite {given.suite} has {given.only!r} in its name")
+    made = record.make_record(given.suite, given.quick, machine, results, absent)
     screen.show(made, console)
-    if path is not None:
-        record.write(made, path)
-        console.print(f"written to {path}", highlight=False)
+    if given.json is not None:
+        record.write(made, given.json)
+        console.print(f"written to {given.json}", highlight=False)
     return 0 if all(result["correct"] for result in made["results"]) else 1
 
 
@@ -117,12 +116,17 @@ def _report(args: list[str], console: Console) -> int:
     parser.add_argument(
         "--readme", type=Path, metavar="FILE", help="replace the table between its markers there"
     )
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw the record's curves there")
     given = parser.parse_args(args)
-    table = report.markdown(record.read(given.file))
+    made = record.read(given.file)
+    text = report.markdown(made)
+    if given.pictures is not None:
+        base = Path() if given.readme is None else given.readme.parent
+        text += "\n\n" + report.links(pictures.draw(made, given.pictures), base)
     if given.readme is None:
-        print(table)
+        print(text)
     else:
-        put_into(given.readme, given.file.stem, table)
+        put_into(given.readme, given.file.stem, text)
         console.print(f"{given.readme}: the figures of {given.file.stem} are up to date", highlight=False)
     return 0
 

@@ -52,6 +52,7 @@ class Result:
     verdict: Verdict
     timing: Timing | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    cold: bool = False
 
     @property
     def ours(self) -> bool:
@@ -113,9 +114,8 @@ def _check(
         if verdict.correct:
             samplers[str(number)] = sample
         facts = contender.facts | {"contest": contest.name, "apart": contest.apart}
-        results.append(
-            Result(contender.case, contender.implementation, contest.measured, verdict, facts=facts)
-        )
+        names = contender.case, contender.implementation, contest.measured
+        results.append(Result(*names, verdict, facts=facts, cold=contest.cold))
     return results, samplers
 
 

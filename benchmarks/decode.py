@@ -16,13 +16,14 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from imagen_fast.benchmarks import loader
+from imagen_fast.benchmarks import loader, resident
 from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.contest import Contest
 from imagen_fast.benchmarks.correctness import Verdict
@@ -67,11 +68,12 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
     yield from loader.contests(quick)
 
 
-def contest(name: str, size: tuple[int, int], count: int, effort: Effort) -> Contest:
+def contest(name: str, size: tuple[int, int], count: int, effort: Effort, threads: int = 1) -> Contest:
+    """With more than one thread, those of peers that have none of their own take a part of the batch each."""
     peers = TORCHVISION, TORCHCODEC, SIMPLEJPEG, OPENCV, DALI
     absent = [absence for peer in peers if (absence := peer.absence())]
-    case = f"decode {name} B{count} crop {SIDE} fp32"
-    return Contest(case, "decode", partial(_contenders, case, size, count), effort, tuple(absent))
+    case = f"decode {name} B{count} crop {SIDE} fp32" + (f", {threads} threads" if threads > 1 else "")
+    return Contest(case, "decode", partial(_contenders, case, size, count, threads), effort, tuple(absent))
 
 
 def gpu_contest(name: str, size: tuple[int, int], count: int, effort: Effort) -> Contest:
@@ -80,13 +82,13 @@ def gpu_contest(name: str, size: tuple[int, int], count: int, effort: Effort) ->
     return Contest(case, "decode", partial(_gpu_contenders, case, size, count), effort, tuple(absent))
 
 
-def _contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Contender]:
-    large = size == LARGE
-    ours: dict[str, tuple[Build, dict[str, float]]] = {OURS: (_ours, SAME)}
-    if large:
-        ours[f"{OURS}, dct scaling"] = (partial(_ours, dct_scaling=1.0), OTHER)
+def _contenders(case: str, size: tuple[int, int], count: int, threads: int) -> Iterator[Contender]:
+    own = partial(_ours, threads=threads)
+    ours: dict[str, tuple[Build, dict[str, float]]] = {OURS: (own, SAME)}
+    if size == LARGE:
+        ours[f"{OURS}, dct scaling"] = (partial(own, dct_scaling=1.0), OTHER)
     else:
-        ours[f"{OURS}, new memory"] = (partial(_ours, keep=False), SAME)
+        ours[f"{OURS}, new memory"] = (partial(own, keep=False), SAME)
     theirs: dict[str, tuple[Build, dict[str, float]]] = {}
     if TORCHVISION.absence() is None:
         theirs["Pillow, torchvision v1"] = (image_pipelines.pillow, SAME)
@@ -97,10 +99,13 @@ def _contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Conten
         theirs["OpenCV"] = (image_pipelines.opencv, OTHER)
         if SIMPLEJPEG.absence() is None:
             theirs["simplejpeg, OpenCV"] = (image_pipelines.simplejpeg_opencv, OTHER)
+    if threads > 1:
+        theirs = {name: (partial(_shared, build, threads), bound) for name, (build, bound) in theirs.items()}
     if DALI.absence() is None:
-        theirs["DALI"] = (image_pipelines.dali, OTHER)
+        # It has threads of its own.
+        theirs["DALI"] = (partial(image_pipelines.dali, threads=threads), OTHER)
     for name, (build, bound) in (ours | theirs).items():
-        facts = {"images": count, "image": f"{size[0]}x{size[1]}", "threads": 1}
+        facts = _facts(size, count, threads)
         yield Contender(case, name, partial(_prepare, build, bound, size, count), facts)
 
 
@@ -117,8 +122,19 @@ def _gpu_contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Co
     if DALI.absence() is None:
         builds["DALI, mixed"] = (partial(image_pipelines.dali, threads=threads, gpu=True), OTHER)
     for name, (build, bound) in builds.items():
-        facts = {"images": count, "image": f"{size[0]}x{size[1]}", "threads": threads}
+        facts = _facts(size, count, threads)
         yield Contender(case, name, partial(_prepare_on_gpu, build, bound, size, count), facts)
+
+
+def _facts(size: tuple[int, int], count: int, threads: int) -> dict[str, Any]:
+    """Sizes, the files once and the pixels that come out; nobody knows the least operations of a decoder."""
+    given = work(size, count)
+    return {
+        "images": count,
+        "image": f"{size[0]}x{size[1]}",
+        "threads": threads,
+        "bytes": sum(map(len, given.images)) + given.out().nbytes,
+    }
 
 
 def work(size: tuple[int, int], count: int) -> Work:
@@ -127,16 +143,37 @@ def work(size: tuple[int, int], count: int) -> Work:
     return Work(jpegs(count, size), boxes, rng.random(count) < 0.5, SIDE)
 
 
-def _ours(given: Work, keep: bool = True, dct_scaling: float | None = None) -> Pipeline:
+def _ours(given: Work, keep: bool = True, dct_scaling: float | None = None, threads: int = 1) -> Pipeline:
     views = Views.of_boxes(given.boxes, (given.side, given.side), given.mirrored)
     out = given.out() if keep else None
 
     def run() -> Tensor:
         made = decode_batch(
-            given.images, views, given.side, mean=MEAN, std=STD, threads=1, dct_scaling=dct_scaling, out=out
+            given.images,
+            views,
+            given.side,
+            mean=MEAN,
+            std=STD,
+            threads=threads,
+            dct_scaling=dct_scaling,
+            out=out,
         )
         assert not made.failed
         return made.pixels
+
+    return run
+
+
+def _shared(build: Build, threads: int, given: Work) -> Pipeline:
+    """As many parts as threads, each with a pipeline of its own."""
+    out = given.out()
+    parts = [slice(p[0], p[-1] + 1) for p in np.array_split(np.arange(len(out)), threads) if len(p)]
+    pipelines = [build(given.part(part, out[part])) for part in parts]
+    pool = ThreadPoolExecutor(threads)
+
+    def run() -> Tensor:
+        list(pool.map(lambda pipeline: pipeline(), pipelines))
+        return out
 
     return run
 
@@ -171,7 +208,7 @@ def _prepare(
     torch.set_num_threads(1)
     given = work(size, count)
     run = build(given)
-    return run, levels_apart(run(), truth(given), bound)
+    return run, levels_apart(run(), truth(given), bound) & resident.evidence(run)
 
 
 def _prepare_on_gpu(

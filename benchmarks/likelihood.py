@@ -163,4 +163,4 @@ def _prepare(
     if case.device.type == "cuda":
         call, evidence = cuda_graph.capture(call)
         return call, found & Verdict(True, evidence)
-    return call, found & Verdict(True, {"peak_bytes_of_a_call": resident.peak_of(call)})
+    return call, found & resident.evidence(call)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imagen_fast.benchmarks import work
 from imagen_fast.benchmarks.attention_case import BOTH, FORWARD, SEED, TYPES
 from imagen_fast.benchmarks.correctness import HALF, SAME, Answer, Verdict, bounded, errors, within
 from imagen_fast.benchmarks.peers.linear_cross_entropy import Loss, full_logits
@@ -134,14 +135,11 @@ class Case:
 
     def facts(self, measured: str) -> dict[str, Any]:
         """Sizes, and the least that the case asks of memory, matrix units and exponentials."""
-        backward = measured == BOTH
-        products = self.rows * self.width * self.levels
-        tensors = (self.rows + self.levels) * self.width * self.dtype.itemsize
+        sizes = (self.rows, self.width, self.levels)
+        least = work.linear_cross_entropy(*sizes, self.dtype.itemsize, backward=measured == BOTH)
         return {
             "rows": self.rows,
             "width": self.width,
             "levels": self.levels,
-            "bytes": (2 if backward else 1) * tensors + 8 * self.rows,  # with targets of 64 bits
-            "operations": (6 if backward else 2) * products,
-            "exponentials": self.rows * self.levels,
+            **work.stated(least, self.type),
         }

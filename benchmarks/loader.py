@@ -69,9 +69,10 @@ def _contenders(case: str, kind: str, batch: int, quick: bool) -> Iterator[Conte
     cores = processors()
     count = BATCHES * batch * cores
     facts = {"images": count, "image": f"{SMALL[0]}x{SMALL[1]}", "batch": batch, "workers": cores}
+    in_bytes = f"{OURS}, bytes"
     loaders: dict[str, Build] = {
         OURS: partial(ours, kind),
-        f"{OURS}, bytes": partial(ours, kind, dtype=torch.uint8),
+        in_bytes: partial(ours, kind, dtype=torch.uint8),
     }
     if TORCHVISION.absence() is None:
         if kind == "folder":
@@ -81,16 +82,22 @@ def _contenders(case: str, kind: str, batch: int, quick: bool) -> Iterator[Conte
             loaders["DataLoader, webdataset, torchvision v1"] = data_loaders.webdataset
     if kind == "folder" and FFCV.absence() is None:
         loaders["FFCV"] = ffcv.loader
+    data = jpegs(min(count, DIFFERENT), SMALL)
+    files = sum(len(data[number % len(data)]) for number in range(count))
     for name, build in loaders.items():
-        yield Contender(case, name, partial(_prepare, build, count, batch, cores), facts)
+        pixels = 3 * SIDE * SIDE * count * (1 if name == in_bytes else 4)
+        own = facts | {"bytes": files + pixels}  # as in `decode.py`
+        yield Contender(case, name, partial(_prepare, build, count, batch, cores), own)
     if kind == "folder":
         step = train.cheapest_step("tiny", quick)
+        steps = count // step.facts["images"]
+        least = {name: steps * step.facts[name] for name in ("bytes", "operations", "exponentials")}
         yield replace(
             step,
             case=case,
             implementation="ViT-Tiny steps, bf16",
             prepare=partial(_steps, step, count, cores),
-            facts=step.facts | {"images": count, "step": step.case},
+            facts=step.facts | least | {"images": count, "step": step.case},
             build=None,
         )
 

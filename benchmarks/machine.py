@@ -23,7 +23,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "instructions": _instructions(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": _memory(),
+        "memory_bytes": memory_bytes(),
         # Others' work at the start: a busy machine is seen in the record.
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "os": platform.platform(),
@@ -79,7 +79,7 @@ def _instructions() -> list[str]:
     return [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "sve") if has.get(name)]
 
 
-def _memory() -> int | None:
+def memory_bytes() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imagen_fast.benchmarks import work
 from imagen_fast.benchmarks.step import BETAS, DECAY, LEARNING_RATE, TrainingStep
 from imagen_fast.data.masks import keep_hidden, masks_from_noise, visible_count
+from imagen_fast.kernels.cost import Work
 from imagen_fast.models import DecoderConfig, MaskedAutoencoder, ViTConfig
 from imagen_fast.ops import masked_pixel_mse, use_backend
 from imagen_fast.train import MasterAdamW
@@ -53,6 +55,13 @@ class Workload:
             "patch": self.encoder.patch_size,
             "hidden_share": self.hidden_share,
         }
+
+    def work(self, decoder: DecoderConfig, predicted: int) -> Work:
+        """Of a training step; the images are float32."""
+        visible = self.encoder.patches - self.hidden
+        layers = work.masked_autoencoder(self.encoder, decoder, visible, predicted)
+        pixels = self.encoder.patches * self.encoder.patch_values
+        return work.training_step(layers, self.batch, input_bytes=4 * self.batch * pixels)
 
 
 class Pretraining(nn.Module):

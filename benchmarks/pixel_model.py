@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imagen_fast.benchmarks import work
 from imagen_fast.benchmarks.step import BETAS, DECAY, LEARNING_RATE, TrainingStep
+from imagen_fast.kernels.cost import Work
 from imagen_fast.models import PixelConfig, PixelTransformer
 from imagen_fast.ops import use_backend
 from imagen_fast.train import MasterAdamW
@@ -59,6 +61,14 @@ class Workload:
             "colours": self.config.choices,
             "model": describe(self.config),
         }
+
+    def work(self) -> Work:
+        """Of a training step; the colours are 64 bits each."""
+        tokens = self.config.tokens
+        layers = work.pixel_transformer(self.config)
+        return work.training_step(
+            layers, self.batch, input_bytes=8 * self.batch * tokens, logits=tokens * self.config.choices
+        )
 
 
 def random_model(config: PixelConfig) -> PixelTransformer:

@@ -1,8 +1,10 @@
 """The JSON of a run, from which every table and picture is made.
 
-    {"suite", "quick", "machine": {...},
-     "results": [{"contest", "case", "implementation", "pass", "median", "spread", "unit": "s", "correct",
-                  ...}],
+    {"suite", "quick", "machine": {..., "roofline": {...}},
+     "results": [{"contest", "case", "implementation", "pass", "median", "spread", "unit": "s", "correct", ...
+                  "bytes", "operations", "exponentials",
+                  "roofline_seconds", "bound", "percent_of_roofline", "refused",
+                  "curve": {"name", "x", "value"}}],
      "ratios": [{"case", "versus", "ratio", "peer_median"}],
      "absent": [{"peer", "why", "install"}]}
 
@@ -10,6 +12,13 @@
 those of one `contest` share; `cpu_samples`: seconds of all threads together, none where they are not known.
 `apart`: in a process of its own. `peak_bytes`: see `measure.Sample`. What is null was not measured. `ratio`
 is the peer's median over ours: above 1, ours is faster.
+
+`bytes`, `operations` and `exponentials` are the least work of the pass, the same for all peers of a case: see
+`work.py`; `products_in` is the type of its products. `roofline_seconds` is the least time for it on this
+machine, `bound` what sets that (`memory`, `matrix` or `exp`), both null where the operations are not known:
+see `roofline.py`. `percent_of_roofline` is that time over the median; where it would be above 100 it is null,
+and `refused` says why.
+`curve`, where a result is a point of one: which, what grows, and how large it is here.
 """
 
 from __future__ import annotations
@@ -25,6 +34,7 @@ from typing import Any
 from imagen_fast.benchmarks.contest import Result
 from imagen_fast.benchmarks.measure import Timing
 from imagen_fast.benchmarks.peers import Absence
+from imagen_fast.benchmarks.roofline import Roofline, nearness
 from imagen_fast.errors import InvalidInput
 
 Record = dict[str, Any]
@@ -42,7 +52,7 @@ def make_record(
         "suite": suite,
         "quick": quick,
         "machine": machine,
-        "results": [_result(result) for results in contests for result in results],
+        "results": [_result(result, machine.get("roofline")) for results in contests for result in results],
         "ratios": [ratio for results in contests for ratio in ratios(results)],
         "absent": [asdict(absence) for absence in dict.fromkeys(absent)],
     }
@@ -63,13 +73,14 @@ def ratios(results: Sequence[Result]) -> list[dict[str, Any]]:
     ]
 
 
-def _result(result: Result) -> dict[str, Any]:
+def _result(result: Result, roofline: Roofline | None) -> dict[str, Any]:
     timing = result.timing
+    median = timing and timing.median
     return {
         "case": result.case,
         "implementation": result.implementation,
         "pass": result.measured,
-        "median": timing and timing.median,
+        "median": median,
         "spread": timing and timing.spread,
         "unit": "s",
         "correct": result.verdict.correct,
@@ -79,7 +90,9 @@ def _result(result: Result) -> dict[str, Any]:
         "cpu_median": timing and timing.cpu_median,
         "peak_bytes": timing and timing.peak_bytes,
         "evidence": _writable(result.verdict.evidence),
+        **dict.fromkeys(("bytes", "operations", "exponentials")),
         **result.facts,
+        **nearness(result.facts, median, result.cold, roofline),
     }
 
 

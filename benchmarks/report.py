@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.benchmarks.record import Record
+from imagen_fast.benchmarks.roofline import describe
 
 NOT_MEASURED = "not measured"
 
@@ -26,6 +29,13 @@ def markdown(record: Record) -> str:
     return "\n\n".join([*tables, "\n".join([machine_line(record), *absent])])
 
 
+def links(pictures: dict[str, Path], base: Path) -> str:
+    """Markdown that shows pictures, by their names, in a file in the folder `base`."""
+    return "\n\n".join(
+        f"![{name}]({Path(os.path.relpath(path, base)).as_posix()})" for name, path in pictures.items()
+    )
+
+
 def _subject(case: str) -> str:
     return case.split()[0]
 
@@ -33,12 +43,17 @@ def _subject(case: str) -> str:
 def _table(record: Record, results: list[Any]) -> list[str]:
     subject = _subject(results[0]["case"])
     peers = versus(ratio for ratio in record["ratios"] if _subject(ratio["case"]) == subject)
-    heads = ["case", "ours, ms [spread]", *(f"{peer}, ms (ratio)" for peer in peers)]
+    # Records from before there was one have no roofline.
+    columns = {"of roofline": share_of_roofline, "peak memory": peak_memory}
+    columns = {head: tell for head, tell in columns.items() if any(tell(result) for result in results)}
+    heads = ["case", "ours, ms [spread]", *columns, *(f"{peer}, ms (ratio)" for peer in peers)]
     rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for result in results:
         own = f"{milliseconds(result['median'])} [{milliseconds(result['spread'])}]"
         own = own if result["median"] is not None else NOT_MEASURED
-        rows.append([result["case"], own, *(_beside(record, result["case"], peer) for peer in peers)])
+        told = (tell(result) or NOT_MEASURED for tell in columns.values())
+        beside = (_beside(record, result["case"], peer) for peer in peers)
+        rows.append([result["case"], own, *told, *beside])
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
@@ -53,6 +68,20 @@ def milliseconds(seconds: float | None) -> str:
         return NOT_MEASURED
     value = seconds * 1000
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def share_of_roofline(result: dict[str, Any]) -> str | None:
+    """With what bounds it, as in `43% matrix`; None where it is not known."""
+    percent = result.get("percent_of_roofline")
+    if percent is None:
+        return "over 100%: refused" if result.get("refused") else None
+    return f"{percent:.0f}% {result['bound']}" if percent >= 10 else f"{percent:.2g}% {result['bound']}"
+
+
+def peak_memory(result: dict[str, Any]) -> str | None:
+    """Of a call alone, where the check has measured that; else of all that lies in its process."""
+    peak = result.get("evidence", {}).get("peak_bytes_of_a_call", result.get("peak_bytes"))
+    return None if peak is None else f"{peak / 2**20:,.0f} MiB"
 
 
 def machine_line(record: Record) -> str:
@@ -70,7 +99,8 @@ def machine_line(record: Record) -> str:
         "quick run" if record.get("quick") else None,
     ]
     facts = "; ".join(part for part in parts if part)
-    return f"Medians [interquartile range]; ratio: the peer's time over ours. {facts}."
+    line = f"Medians [interquartile range]; ratio: the peer's time over ours. {facts}."
+    return f"{line} {describe(machine['roofline'])}." if machine.get("roofline") else line
 
 
 def _apart(record: Record) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from imagen_fast.benchmarks import pixel_model, sample_check
+from imagen_fast.benchmarks import pixel_model, sample_check, work
 from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.contest import Contest
 from imagen_fast.benchmarks.correctness import Verdict
@@ -22,6 +22,7 @@ from imagen_fast.benchmarks.measure import Call, Effort
 from imagen_fast.benchmarks.peers import TRANSFORMERS, compiler_absence
 from imagen_fast.benchmarks.pixel_model import imagegpt_config
 from imagen_fast.benchmarks.training import COMPILED
+from imagen_fast.kernels.cost import Work
 from imagen_fast.models import PixelConfig
 from imagen_fast.models.imagegpt import load_imagegpt
 from imagen_fast.models.sampling import generate, steps
@@ -126,14 +127,17 @@ def _prepare_own(config: PixelConfig, device: torch.device) -> tuple[Call, Verdi
 
 
 def facts(config: PixelConfig, images: int) -> dict[str, Any]:
-    """Sizes, and the least that the case asks of matrix units, exponentials and memory (float32).
-
-    Bytes are those of the weights, once a step, and of the keys and values that each step sees.
-    """
-    width, depth = config.embed_dim, config.depth
-    weights = round((4 + 2 * config.mlp_ratio) * width * width) * depth + width * config.choices
-    seen = int(config.attended.window(config.grid).visible().sum())
-    count = sum(1 for _ in steps(config))
+    """Sizes, and the least that the case asks of memory, matrix units and exponentials."""
+    layers = work.pixel_transformer(config)
+    operations, exponentials = work.forward(layers)
+    weights, count = work.weights(layers), sum(1 for _ in steps(config))
+    # Keys and values in float32, of all layers.
+    token = 2 * config.embed_dim * config.depth * 4
+    least = Work(
+        bytes=4 * count * weights + images * _read_keys(config) * token,
+        operations=images * operations,
+        exponentials=images * (exponentials + config.tokens * config.choices),
+    )
     return {
         "images": images,
         "image": _sizes(config),
@@ -141,9 +145,7 @@ def facts(config: PixelConfig, images: int) -> dict[str, Any]:
         "model": pixel_model.describe(config),
         "precision": "fp32",
         "steps": count,
-        "operations": images * (2 * weights * config.tokens + 4 * seen * width * depth),
-        "exponentials": images * (seen * config.heads * depth + config.tokens * config.choices),
-        "bytes": 4 * (count * weights + images * _read_keys(config) * 2 * width * depth),
+        **work.stated(least, "fp32", footprint=4 * weights + images * config.tokens * token),
     }
 
 

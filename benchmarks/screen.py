@@ -13,7 +13,14 @@ from rich.table import Table
 from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.benchmarks.contest import Contest
 from imagen_fast.benchmarks.record import Record
-from imagen_fast.benchmarks.report import NOT_MEASURED, machine_line, milliseconds, versus
+from imagen_fast.benchmarks.report import (
+    NOT_MEASURED,
+    machine_line,
+    milliseconds,
+    peak_memory,
+    share_of_roofline,
+    versus,
+)
 from imagen_fast.benchmarks.suites import SUITES
 
 
@@ -26,6 +33,9 @@ def show(record: Record, console: Console) -> None:
         if not result["correct"]:
             name = escape(f"{result['case']}, {result['implementation']}")
             console.print(f"[red]not correct: {name}[/]: {escape(str(result['evidence']))}", highlight=False)
+        if result["refused"]:
+            name = f"{result['case']}, {result['implementation']}"
+            console.print(escape(f"refused: {name}: {result['refused']}"), highlight=False)
     for absence in record["absent"]:
         console.print(escape(_absent(absence)), highlight=False)
     console.print(escape(machine_line(record)), highlight=False)
@@ -50,11 +60,9 @@ def _times(record: Record) -> Table:
     table = Table(title=record["suite"] + (", quick" if record["quick"] else ""), box=box.SIMPLE)
     table.add_column("case")
     table.add_column("implementation")
-    for heading in ("median, ms", "spread (IQR), ms", "rounds", "peak memory"):
+    for heading in ("median, ms", "spread (IQR), ms", "rounds", "of roofline", "peak memory"):
         table.add_column(heading, justify="right")
     for result in record["results"]:
-        # Of a call alone, where the check has measured that; else of all that lies in its process.
-        peak = result["evidence"].get("peak_bytes_of_a_call", result["peak_bytes"])
         name = escape(result["implementation"])
         table.add_row(
             escape(result["case"]),
@@ -62,7 +70,8 @@ def _times(record: Record) -> Table:
             milliseconds(result["median"]) if result["correct"] else "[red]not correct[/]",
             milliseconds(result["spread"]),
             str(result["rounds"]),
-            NOT_MEASURED if peak is None else f"{peak / 2**20:,.0f} MiB",
+            share_of_roofline(result) or "not known",
+            peak_memory(result) or NOT_MEASURED,
         )
     return table
 

@@ -20,6 +20,11 @@ class Suite:
         # Imported when it runs: a list of suites should not wait for all that they measure.
         return importlib.import_module(f"imagen_fast.benchmarks.{self.module}").contests(device, quick)
 
+    def curves(self, device: torch.device, quick: bool) -> Iterator[Contest]:
+        """A contest for each point of the suite's curves."""
+        curves = importlib.import_module("imagen_fast.benchmarks.curves")
+        return curves.contests(self.module, device, quick)
+
 
 SUITES = {
     "attention": Suite("attention", "masked-patch attention beside PyTorch's and other attention kernels"),

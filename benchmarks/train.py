@@ -22,6 +22,7 @@ from imagen_fast.benchmarks.measure import Effort
 from imagen_fast.benchmarks.peers import TIMM, TRANSFORMERS, Absence, compiler_absence
 from imagen_fast.benchmarks.step import TrainingStep
 from imagen_fast.benchmarks.training import COMPILED, Mode
+from imagen_fast.kernels.cost import Work
 from imagen_fast.models import DecoderConfig, MaskedAutoencoder, vit_config
 from imagen_fast.models.convert import load_vitmae
 
@@ -147,6 +148,10 @@ class _Vitmae(training.Theirs):
     def facts(self) -> dict[str, Any]:
         return self.workload.facts() | {"decoder": _describe(self.decoder)}
 
+    @property
+    def work(self) -> Work:
+        return self.workload.work(self.decoder, self.workload.hidden)
+
     @cached_property
     def model(self) -> Any:
         from imagen_fast.benchmarks.peers import vitmae
@@ -191,8 +196,15 @@ class _Ours(training.Ours):
 
     @property
     def facts(self) -> dict[str, Any]:
-        predicted = round(self.predicted * self.workload.hidden)
-        return self.workload.facts() | {"decoder": _describe(self.decoder), "predicted": predicted}
+        return self.workload.facts() | {"decoder": _describe(self.decoder), "predicted": self._count}
+
+    @property
+    def work(self) -> Work:
+        return self.workload.work(self.decoder, self._count)
+
+    @property
+    def _count(self) -> int:
+        return round(self.predicted * self.workload.hidden)
 
     def model(self) -> MaskedAutoencoder:
         if self.vitmae is not None:

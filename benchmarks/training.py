@@ -10,10 +10,12 @@ from typing import Any
 import torch
 
 from imagen_fast import native
+from imagen_fast.benchmarks import work
 from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.correctness import HALF, SAME, Answer, Verdict, errors, half_bound, within
 from imagen_fast.benchmarks.measure import Call
 from imagen_fast.benchmarks.step import TrainingStep
+from imagen_fast.kernels.cost import Work
 
 # What is left out, of ours and of theirs, where nothing is compiled.
 COMPILED = "torch.compile"
@@ -81,6 +83,7 @@ class Theirs(Plain):
     """
 
     facts: dict[str, Any]
+    work: Work
 
     def __init__(self, peer: str, checked: int) -> None:
         super().__init__(checked)
@@ -107,7 +110,8 @@ class Theirs(Plain):
                 return step, Verdict(math.isfinite(answer.loss), {"loss": answer.loss})
             return step, self.mathematics & within(errors(answer, self.exact), HALF, "its own fp32")
 
-        return Contender(case, f"{self.peer} {mode.name}", prepare, self.facts | mode.facts, build)
+        facts = self.facts | mode.facts | work.stated(self.work, mode.precision)
+        return Contender(case, f"{self.peer} {mode.name}", prepare, facts, build)
 
 
 class Ours:
@@ -118,6 +122,7 @@ class Ours:
     """
 
     facts: dict[str, Any]
+    work: Work
 
     def __init__(self, plain: Plain, device: torch.device) -> None:
         self.plain, self.device = plain, device
@@ -159,4 +164,5 @@ class Ours:
             "compiled": compiled,
             "keeps_freed_memory": keeps_memory,
         }
-        return Contender(case, OURS, prepare, self.facts | facts, build)
+        facts |= self.facts | work.stated(self.work, "bf16" if half else "fp32")
+        return Contender(case, OURS, prepare, facts, build)

@@ -155,10 +155,13 @@ def least_time(work: Work, chip: Chip, half: bool) -> tuple[float, str]:
     Args:
         half: products are on tensor cores.
     """
-    times = {
-        "memory": work.bytes / chip.bandwidth,
-        "matrix" if half else "fp32": work.operations / (chip.half if half else chip.single),
-        "exp": work.exponentials / chip.exponentials,
-    }
+    products = {"matrix": chip.half} if half else {"fp32": chip.single}
+    return least_time_at(work, {"memory": chip.bandwidth, **products, "exp": chip.exponentials})
+
+
+def least_time_at(work: Work, rates: dict[str, float]) -> tuple[float, str]:
+    """As `least_time`, at rates a second, by name: of bytes, of operations, of exponentials."""
+    amounts = (work.bytes, work.operations, work.exponentials)
+    times = {name: done / rate for (name, rate), done in zip(rates.items(), amounts, strict=True)}
     slowest = max(times, key=lambda name: times[name])
     return times[slowest], slowest

@@ -29,9 +29,15 @@ class Work:
     boxes: np.ndarray
     mirrored: np.ndarray
     side: int
+    into: Tensor | None = None
 
     def out(self) -> Tensor:
-        return torch.empty(len(self.images), 3, self.side, self.side)
+        """What is to be filled."""
+        return torch.empty(len(self.images), 3, self.side, self.side) if self.into is None else self.into
+
+    def part(self, some: slice, into: Tensor) -> Work:
+        """Of some images, whose views go `into` a tensor that is there."""
+        return Work(self.images[some], self.boxes[some], self.mirrored[some], self.side, into)
 
     def tensors(self) -> list[Tensor]:
         """The files as PyTorch's decoders take them."""

@@ -31,6 +31,7 @@ from imagen_fast.native.norm import norm_backward, norm_forward
 from imagen_fast.native.nvjpeg import find_nvjpeg
 from imagen_fast.native.pixel_likelihood import PixelLikelihood, cross_entropy, logistic_mixture
 from imagen_fast.native.pixel_mse import masked_pixel_mse_backward, masked_pixel_mse_forward
+from imagen_fast.native.powers_of_two import powers_of_two
 from imagen_fast.native.quick_gelu import quick_gelu_backward, quick_gelu_forward
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "norm_backward",
     "norm_forward",
     "picture_sizes",
+    "powers_of_two",
     "quick_gelu_backward",
     "quick_gelu_forward",
     "unavailable_because",

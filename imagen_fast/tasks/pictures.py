@@ -56,7 +56,7 @@ def _draw_rows(path: Path, rows: dict[str, np.ndarray], named: bool = True) -> N
     """Rows of pictures [n, H, W, 3], each row with its name."""
     cell = 1.25  # inches
     columns = max(len(pictures) for pictures in rows.values())
-    figure = _figure(cell * columns + 0.35 * named, cell * len(rows) + 0.1)
+    figure = new_figure(cell * columns + 0.35 * named, cell * len(rows) + 0.1)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
         for axis, picture in zip(line, pictures, strict=True):
@@ -68,7 +68,7 @@ def _draw_rows(path: Path, rows: dict[str, np.ndarray], named: bool = True) -> N
                 edge.set_visible(False)
         if named:
             line[0].set_ylabel(name, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_curves(metrics: Path, path: Path) -> None:
@@ -77,7 +77,7 @@ def draw_curves(metrics: Path, path: Path) -> None:
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     scores = [(line["step"], line["val_accuracy"]) for line in lines if "val_accuracy" in line]
     panels = 2 if scores else 1
-    figure = _figure(5.2 * panels, 3.4)
+    figure = new_figure(5.2 * panels, 3.4)
     axes = figure.subplots(1, panels, squeeze=False)[0]
     steps, values = np.array(losses, dtype=float).reshape(-1, 2).T
     axes[0].plot(steps, values, color=FAINT, linewidth=0.8, label="each log line")
@@ -100,14 +100,14 @@ def draw_curves(metrics: Path, path: Path) -> None:
         axis.set_xlabel("step")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_confusion(path: Path, counts: np.ndarray, classes: tuple[str, ...]) -> None:
     """Which class was taken for which: `counts` [classes, classes], rows are the truth."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = float(np.clip(0.45 * len(classes) + 1.6, 3.6, 14))
-    figure = _figure(size + 0.6, size)
+    figure = new_figure(size + 0.6, size)
     axis = figure.subplots()
     picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, ax=axis, fraction=0.046, pad=0.03, label="share of the true class")
@@ -123,12 +123,12 @@ def draw_confusion(path: Path, counts: np.ndarray, classes: tuple[str, ...]) -> 
                 axis.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_comparison(path: Path, accuracies: dict[str, list[float]], labels_per_class: int) -> None:
     """A bar for the mean of each way to a classifier, a dot for each of its seeds; accuracies 0..1."""
-    figure = _figure(6.4, 0.75 * len(accuracies) + 0.9)
+    figure = new_figure(6.4, 0.75 * len(accuracies) + 0.9)
     axis = figure.subplots()
     for row, values in enumerate(accuracies.values()):
         percent = 100 * np.array(values)
@@ -141,10 +141,15 @@ def draw_comparison(path: Path, accuracies: dict[str, list[float]], labels_per_c
     axis.set_xlabel(f"accuracy on held-out digits (%), {labels_per_class} labels a class; a dot a seed")
     axis.grid(axis="x", alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Of matplotlib, in inches.
+
+    Raises:
+        MissingPackage: it is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -155,7 +160,8 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """By the ending of the path's name; on white."""
     figure.savefig(path, dpi=DPI, facecolor="white")
 
 

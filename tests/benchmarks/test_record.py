@@ -1,11 +1,12 @@
 """What a run says: its JSON, its ratios, and that only the correct have a speed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from imagen_fast.benchmarks import record, suites
+from imagen_fast.benchmarks import record, roofline, suites, work
 from imagen_fast.benchmarks.cli import main
 from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.contest import Contest, Result, hold
@@ -13,8 +14,15 @@ from imagen_fast.benchmarks.correctness import Verdict
 from imagen_fast.benchmarks.measure import Effort, Sample, Timing
 from imagen_fast.benchmarks.peers import Absence, Peer, compiler_absence
 from imagen_fast.errors import InvalidInput
+from imagen_fast.kernels.cost import Work
 
 CPU = torch.device("cpu")
+MADE = {
+    "device": "cpu",
+    "bandwidth": [{"bytes": 10**6, "fastest": 1e10}],
+    "operations": {"fp32": 5e10, "bf16": 2e12},
+    "exponentials": {"fp32": 1e9, "bf16": 3e9},
+}
 RIGHT = Verdict(True, {"error": 0.0})
 
 
@@ -109,6 +117,7 @@ def fake_suite(monkeypatch):
             return iter(contests * 2)
 
     monkeypatch.setitem(suites.SUITES, "fake", Fake())
+    monkeypatch.setattr(roofline, "measure", lambda device: MADE)
 
 
 @pytest.mark.usefixtures("fake_suite")
@@ -126,6 +135,17 @@ def test_a_run_writes_the_whole_form(tmp_path, capsys):
     assert first["peak_bytes"] is None
     assert first["contest"] == "fake"
     assert len(first["samples"]) == len(first["cpu_samples"]) == 2
+    of_work = (
+        "bytes",
+        "operations",
+        "exponentials",
+        "roofline_seconds",
+        "bound",
+        "percent_of_roofline",
+        "refused",
+    )
+    assert {name: first[name] for name in of_work} == dict.fromkeys(of_work)
+    assert made["machine"]["roofline"] == MADE
     machine = made["machine"]
     assert machine["threads"] == torch.get_num_threads()
     assert machine["versions"]["torch"]
@@ -134,6 +154,9 @@ def test_a_run_writes_the_whole_form(tmp_path, capsys):
     screen = capsys.readouterr().out
     assert "absent: nobody, not installed; pip install nobody" in screen
     assert "peer bf16" in screen
+    assert "10 GB/s of memory and up to 10 of caches, 50 GFLOP/s in fp32, 2 TFLOP/s in bf16" in " ".join(
+        screen.split()
+    )
 
 
 @pytest.mark.usefixtures("fake_suite")
@@ -160,6 +183,19 @@ def test_bad_options_get_one_sentence(args, sentence):
     with pytest.raises(InvalidInput, match=sentence) as raised:
         main(args)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("bytes_moved", "shown"), [(10**3, "% memory"), (10**12, "over 100%: refused")])
+def test_the_screen_says_how_near_the_roofline_or_why_not(
+    fake_suite, monkeypatch, capsys, bytes_moved, shown
+):
+    facts = work.stated(Work(bytes_moved, 1, 1), "bf16")
+    one = contest(replace(contender("mae x step", OURS), facts=facts))
+    monkeypatch.setattr(suites.SUITES["fake"], "contests", lambda device, quick: iter([one]))
+    assert main(["fake"]) == 0
+    screen = " ".join(capsys.readouterr().out.split())
+    assert shown in screen
+    assert ("its data lay in a nearer cache" in screen) == (shown == "over 100%: refused")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

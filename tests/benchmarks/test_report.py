@@ -62,6 +62,19 @@ def test_each_subject_has_a_table_with_its_own_peers():
     ]
 
 
+def test_a_column_for_what_is_known_of_roofline_and_memory():
+    first = entry("mae a step", 0.5) | {"percent_of_roofline": 43.2, "bound": "matrix", "peak_bytes": 2**21}
+    second = entry("mae b step", 0.5) | {"refused": "105%", "evidence": {"peak_bytes_of_a_call": 2**20}}
+    third = entry("mae c step", 0.5) | {"percent_of_roofline": 0.123, "bound": "exp"}
+    lines = report.markdown(RECORD | {"results": [first, second, third], "ratios": []}).splitlines()
+    assert lines[0] == "| case | ours, ms [spread] | of roofline | peak memory |"
+    assert [line.split(" | ")[2:] for line in lines[2:5]] == [
+        ["43% matrix", "2 MiB |"],
+        ["over 100%: refused", "1 MiB |"],
+        ["0.12% exp", "not measured |"],
+    ]
+
+
 def test_only_the_text_between_its_markers_is_replaced(tmp_path):
     file, readme = tmp_path / "train-cpu.json", tmp_path / "README.md"
     file.write_text(json.dumps(RECORD))
