@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import NamedTuple
@@ -22,7 +23,10 @@ class Called(NamedTuple):
 
 
 @pytest.fixture
-def call(capfd):
+def call(capfd, tmp_path, monkeypatch):
+    # Where a profile goes that has no folder named.
+    monkeypatch.chdir(tmp_path)
+
     def run(*words):
         with pytest.raises(SystemExit) as end:
             main(["profile", *map(str, words)])
@@ -109,9 +113,13 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_the_program_runs(call
     assert "cannot be written to" in called.err
 
 
-def test_a_program_named_as_one_of_our_own_words_is_run_after_two_dashes(call, tmp_path):
-    called = call("--", "diff", tmp_path / "no", tmp_path / "nor")
-    assert called.status == 127 or "No such file" in called.err
+def test_a_program_named_as_one_of_our_own_words_is_run_after_two_dashes(call, tmp_path, monkeypatch):
+    program = tmp_path / "diff"
+    program.write_text("#!/bin/sh\necho ours: $*\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert call("--", "diff", "a", "b")[:2] == (0, "ours: a b\n")
+    assert len(list(tmp_path.glob("profile-*/profile.json"))) == 1
 
 
 def test_who_interrupts_the_drawing_has_the_record(monkeypatch, call, tmp_path):
