@@ -180,7 +180,7 @@ def sample_batch(device: torch.device) -> Iterator[Contest]:
     side = 16
     config = imagegpt_config(width=64, depth=4, heads=2, side=side)
     for images in DRAWN:
-        contest = sample.raster("sample tiny", config, images, device, SLOW)
+        contest = sample.raster("sample tiny", config, images, device, quick=True, effort=SLOW)
         yield point(contest, f"sample tiny by batch, {side}x{side} raster", "images", images)
 
 

@@ -226,6 +226,10 @@ class _Timm(training.Theirs):
     def facts(self) -> dict[str, Any]:
         return self.ours.facts
 
+    @property
+    def work(self) -> Work:
+        return self.ours.work
+
     @cached_property
     def mathematics(self) -> Verdict:
         return within(errors(self.exact, self.ours.plain.exact), SAME, "fp32 beside plain fp32")

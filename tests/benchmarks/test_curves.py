@@ -59,7 +59,7 @@ def test_a_point_is_checked_and_marked():
     contest = curves.point(Contest("a", "step", contenders, ONCE), "cost of a", "rows", 8)
     ours, wrong = hold(contest, CPU)
     curve = {"name": "cost of a", "x": "rows", "value": 8}
-    assert ours.facts == {"images": 2, "curve": curve, "apart": False}
+    assert ours.facts == {"images": 2, "curve": curve, "contest": "a", "apart": False}
     assert wrong.facts["curve"] == curve
     assert wrong.timing is None
 
