@@ -1,6 +1,7 @@
 """`pytest benchmarks/`: the same contests, and a JSON that reports and comparisons can read."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -71,7 +72,11 @@ def run(*args):
         "no:cacheprovider",
         "-rsf",
     ]
-    return subprocess.run([*command, *map(str, args)], capture_output=True, text=True, check=False)
+    # A run of its own: in a worker of xdist, as this one may be, nothing would be timed.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run(
+        [*command, *map(str, args)], capture_output=True, text=True, check=False, env=environment
+    )
 
 
 @pytest.fixture(scope="module")
