@@ -96,6 +96,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("contest", "number"), list(session.parameters(metafunc.module.SUITE)))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def threads() -> Iterator[None]:
+    """A suite that takes one thread for everyone leaves the next suite all of them."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def timed(benchmark: Any, contest: str, number: int, request: pytest.FixtureRequest) -> Any:
     """Call it: the contest is held, if it is not yet, and this contender's times go to pytest-benchmark."""

@@ -20,6 +20,7 @@ HERE = Path(imagen_fast.benchmarks.__file__).parent
 
 FAKE = """
 import time
+import torch
 from imagen_fast.benchmarks import suites
 from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.contest import Contest
@@ -32,6 +33,7 @@ order = []
 
 def contender(name, seconds, correct=True):
     def call():
+        torch.set_num_threads(7)
         order.append(name)
         time.sleep(seconds)
 
@@ -116,6 +118,7 @@ def test_its_json_is_a_record_too(ran):
         ("wrong", False),
     ]
     assert [(r["case"], r["versus"]) for r in made["ratios"]] == [("mae x step", "slow")]
+    assert made["machine"]["threads"] != 7, "what a suite sets holds for it alone"
     assert made["absent"] == [
         {"peer": "nobody", "why": "needs a CUDA device", "install": "pip install nobody"}
     ]
