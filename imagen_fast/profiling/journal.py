@@ -46,6 +46,19 @@ def open_for(task: program.Task) -> None:
     _current = Journal(task)
 
 
+@contextmanager
+def closed() -> Iterator[None]:
+    """Nothing is noted meanwhile; the step under way is given up."""
+    global _current
+    journal, _current = _current, None
+    try:
+        yield
+    finally:
+        _current = journal
+        if journal is not None:
+            journal.forget_step()
+
+
 def close() -> None:
     global _current
     journal, _current = _current, None
@@ -145,6 +158,10 @@ class Journal:
         """Where the program itself says that a step has ended."""
         self._images += images
         self.updated(self)
+
+    def forget_step(self) -> None:
+        """The step under way is none of the program's: the next begins where this one ends."""
+        self._begun = None
 
     def _end_step(self) -> None:
         now = time.monotonic()

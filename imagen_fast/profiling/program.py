@@ -14,7 +14,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -97,6 +98,15 @@ def detach() -> None:
     from imagen_fast.profiling import journal
 
     journal.close()
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """What happens meanwhile in this process is not the program's own, and not noted."""
+    from imagen_fast.profiling import journal
+
+    with journal.closed():
+        yield
 
 
 def _watch(name: str) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from imagen_fast.profiling import files, program
 from imagen_fast.profiling.brief import brief
 from imagen_fast.profiling.findings import Summary, Verdict
-from imagen_fast.profiling.recording import Recording
+from imagen_fast.profiling.recording import Ceilings, Recording
 from imagen_fast.profiling.run import WINDOW, assemble, now
 from imagen_fast.profiling.sampler import Sampler
+from imagen_fast.profiling.summary import without_first
 
 
 class profile:
@@ -47,6 +50,7 @@ class profile:
     ) -> None:
         self._out = files.usual_folder() if out is None else Path(out)
         self._interval, self._window, self._ceilings = interval, window, ceilings
+        self._measured: tuple[float, float | None] | None = None
 
     def __enter__(self) -> profile:
         files.prepare(self._out)
@@ -59,6 +63,23 @@ class profile:
         self._sampler.begin()
         return self
 
+    def measure_ceilings(self, step: Callable[[], object]) -> None:
+        """Measure how fast a step could be, without waiting for input and, on a GPU, without launching.
+
+        Call it inside the block, between the program's own steps; it takes 20 to 40 of them. A loop over a
+        loader that is watched has the first of the two measured by `ceilings=True`.
+
+        Args:
+            step: one training step on a batch that lies where the model does; weights and all.
+
+        Raises:
+            InvalidInput: it cannot be captured as a CUDA graph, and why.
+        """
+        from imagen_fast.profiling.ceilings import measure
+
+        with program.unwatched():
+            self._measured = measure(step)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -67,6 +88,10 @@ class profile:
         program.detach()
         with self._place:
             collected = program.collect(self._folder)
+        if self._measured is not None and collected.steps:
+            as_is = statistics.fmean(without_first(collected.steps[0]).seconds)
+            collected.ceilings = Ceilings(as_is, *self._measured, rounds=1)
+            collected.absent.pop("ceilings", None)
         self.recording = assemble(sys.argv, self._started, seconds, self._sampler.samples(), collected)
         self.summary, self.verdict = files.keep(self.recording, self._out)
         print(brief(self.summary, self.verdict, self._out / files.RECORD), file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -55,6 +56,37 @@ def test_an_exception_passes_and_the_profile_is_kept(tmp_path):
         fail()
     assert profiled.recording.steps
     assert (tmp_path / "profile.json").exists()
+
+
+def test_ceilings_of_a_step_that_is_given(tmp_path):
+    calls = []
+
+    def slow_batches():
+        for _ in range(8):
+            time.sleep(0.02)
+            yield torch.zeros(3, 4)
+
+    with imagen_fast.profile(tmp_path, window=0) as profiled:
+        layer = torch.nn.Linear(4, 4)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+
+        def step(batch):
+            calls.append(len(batch))
+            layer(batch).sum().backward()
+            optimizer.step()
+
+        for batch in slow_batches():
+            step(batch)
+        profiled.measure_ceilings(lambda: step(torch.zeros(3, 4)))
+        for batch in slow_batches():
+            step(batch)
+    found = profiled.recording.ceilings
+    # What was measured is none of the program's steps, nor is the one that it interrupted.
+    assert len(profiled.recording.steps[0].end) == 7 + 7
+    assert len(calls) > 8 + 8
+    assert found.as_is > 0.02 > 2 * found.same_batch
+    assert found.graph is None
+    assert "ceilings" not in profiled.recording.absent
 
 
 def test_the_package_stays_light():
