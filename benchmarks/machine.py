@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from imagen_fast.profiling.host import processor_name
+
 _PACKAGES = ("torch", "triton", "numpy", "transformers", "timm", "imagen-fast")
 
 
@@ -42,15 +44,6 @@ def describe(device: torch.device) -> dict[str, Any]:
             "driver": _driver(),
         }
     return facts
-
-
-def processor_name() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or None
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or None
 
 
 def commit() -> str | None:

@@ -139,7 +139,7 @@ class Host:
 def facts() -> dict[str, Any]:
     """Of the machine, without PyTorch."""
     return {
-        "processor": _processor_name(),
+        "processor": processor_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "os": platform.platform(),
@@ -188,7 +188,7 @@ def _processor_clock() -> float | None:
     return clock.current * 1e6 if clock is not None and clock.current else None
 
 
-def _processor_name() -> str | None:
+def processor_name() -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

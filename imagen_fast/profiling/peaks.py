@@ -30,7 +30,8 @@ class _Published:
 
 # Whole names only: a chip of another form (PCIe, laptop, a slice) has other peaks.
 _GPUS = (
-    _Published(r"(NVIDIA )?H200( NVL)?", 989.4, 66.9, 4.8, "NVIDIA H200 data sheet"),
+    _Published(r"NVIDIA H200", 989.4, 66.9, 4.8, "NVIDIA H200 data sheet, SXM"),
+    _Published(r"NVIDIA H200 NVL", 835.5, 60, 4.8, "NVIDIA H200 data sheet, NVL"),
     _Published(r"NVIDIA H100 80GB HBM3", 989.4, 66.9, 3.35, "NVIDIA H100 data sheet, SXM"),
     _Published(r"NVIDIA H100 PCIe", 756, 51, 2.0, "NVIDIA H100 data sheet, PCIe"),
     _Published(r"NVIDIA B200", 2250, 75, 8.0, "NVIDIA HGX B200 data sheet, an eighth of it"),
