@@ -13,11 +13,11 @@ SITE := build/site
 # -P: with this folder on the path, transformers would take kernels/ for the package of that name.
 PYTEST := $(BIN)/python -P -m pytest -q
 
-.PHONY: help install demo test lint format build bench fuzz gpu aot tables docs clean
+.PHONY: help install demo test lint format build bench fuzz gpu traces aot tables docs clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | lint | format | build | bench | fuzz | gpu | aot | tables | docs | clean"
+	@echo "make demo | test | lint | format | build | bench | fuzz | gpu | traces | aot | tables | docs | clean"
 
 # --- the environment ----------------------------------------------------------------------------------
 
@@ -106,6 +106,11 @@ gpu:
 		$(PYTHON) -P -m imagen_fast bench $$suite --device cuda --json "$$out/$$suite.json" || status=1; \
 	done; \
 	exit $$status
+
+# The programs that are held up on purpose, recorded for the profiler's tests: some five minutes on a machine that
+# does nothing else, with a GPU or without.
+traces:
+	PYTHONPATH=tests/profiling $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -P tests/profiling/record_traces.py
 
 clean:
 	rm -rf build dist out *.egg-info imagen_fast/native/*.so .pytest_cache .ruff_cache .mypy_cache

@@ -1,7 +1,7 @@
 """Record bottlenecks.py's programs into `traces/`: `python record_traces.py [NAME ...]`, on a quiet machine.
 
 Each runs for a quarter of a minute; of what is recorded a small part is kept. On a machine with a GPU the
-traces are named after it, and lie beside those of the CPU.
+traces are named after it, and lie beside those of the CPU. `OUT` names another folder for them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from imagen_fast.profiling.recording import Recording, Samples, Series, Steps
 from imagen_fast.profiling.run import Options, run
 from imagen_fast.profiling.summary import others
 
-TRACES = Path(__file__).parent / "traces"
+TRACES = Path(os.environ.get("OUT") or Path(__file__).parent / "traces")
 SECONDS = 15
 QUOTA = 0.3  # of a processor
 DISTURBED = 0.05  # of a program's time, by others
@@ -109,7 +109,7 @@ def rounded(value: object) -> object:
 
 
 def main(names: list[str]) -> None:
-    TRACES.mkdir(exist_ok=True)
+    TRACES.mkdir(parents=True, exist_ok=True)
     for program, bottleneck in BOTTLENECKS.items():
         name = program.__name__
         if names and name not in names:
