@@ -65,7 +65,7 @@ def main(args: list[str]) -> int:
     parser.add_argument(
         "--ceilings",
         action="store_true",
-        help="measure the gain instead of guessing it: some steps get the batch before again",
+        help="measure the gain of waiting for nothing: a few batches are drawn a little earlier",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the program and its arguments")
     given = parser.parse_args(args)

@@ -56,8 +56,8 @@ def _nothing(recording: Recording, summary: Summary, share: float) -> Made:
 def _all_waiting(recording: Recording, share: float) -> tuple[float, str]:
     """The gain of never waiting for input: measured where that was tried."""
     found = recording.ceilings
-    if found is not None and found.same_batch:
-        return round(found.as_is / found.same_batch, 2), "measured"
+    if found is not None and found.in_memory:
+        return round(found.as_is / found.in_memory, 2), "measured"
     return _gain(share, 1.0), "computed"
 
 

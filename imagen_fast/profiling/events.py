@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +25,19 @@ _COPIES = (
 )
 _COMMUNICATION = ("c10d::", "gloo:", "nccl", "mpi:", "_c10d_functional::")
 _BACKWARD = "autograd::engine::evaluate_function"
+# Loops that a compiler made of several operations, on a CPU.
+_UPDATE = "Optimizer.step"
+_COMPILED = ("Torch-Compiled Region", "CompiledFunction", "## Call CompiledFxGraph")
+# Kernels that multiply matrices, launched by nothing that has a formula: compiled ones, or a graph's.
+_PRODUCTS = re.compile(
+    r"gemm|cutlass|xmma|winograd|[fdw]prop|[dw]grad|flash|attention|fmha|triton_tem|triton_mm|wgmma",
+    re.IGNORECASE,
+)
 _SYNCS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
 # Whose the time is where work of two kinds overlaps on a GPU.
 _ORDER = ("matrix", "memory", "optimizer", "communication", "copy")
+# Of the time for handing out: what takes longer works, whatever is known of it.
+_CLEARLY = 3
 # Operations that are kept by name.
 _MOST_OPS = 60
 
@@ -39,6 +50,7 @@ class Event:
         thread: of the host; a stream where `device`.
         launched_by: the `number` of the operation on the host that launched it.
         recorded: for autograd, as forward passes are.
+        note: no work, but a name for a stretch of time.
     """
 
     name: str
@@ -51,17 +63,27 @@ class Event:
     launched_by: int = 0
     recorded: bool = False
     call: Call | None = None
+    note: bool = False
     parent: Event | None = field(default=None, repr=False)
     inner: float = 0.0  # seconds of those directly inside
     composite: bool = False  # others inside it move what it is given
+    # Of what it ran inside, itself included; known from `_nest` on.
+    owner: Event | None = field(
+        default=None, repr=False
+    )  # outermost with a formula, else the operation itself
+    in_backward: bool = False
+    in_update: bool = False
+    in_data: bool = False
 
     @classmethod
     def of(cls, event: Any) -> Event:
-        device = event.device_type().name not in ("CPU",)
+        device = event.device_type().name != "CPU"
         name = event.name()
-        is_op = not device and "::" in name and not event.is_user_annotation() and _BACKWARD not in name
+        note = event.is_user_annotation() or "annotation" in _activity(event)
+        compiled = not device and name.startswith(_COMPILED)
+        is_op = compiled or (not device and not note and "::" in name and _BACKWARD not in name)
         return cls(
-            name,
+            next((kind for kind in _COMPILED if compiled and name.startswith(kind)), name),
             event.start_ns() / 1e9,
             event.end_ns() / 1e9,
             event.device_resource_id() if device else event.start_thread_id(),
@@ -70,7 +92,8 @@ class Event:
             event.correlation_id(),
             event.linked_correlation_id() if device else 0,
             event.sequence_nr() >= 0,
-            Call(name, event.shapes(), event.dtypes(), event.concrete_inputs()) if is_op else None,
+            _call(event, name) if is_op else None,
+            note and not compiled,
         )
 
     @property
@@ -81,12 +104,16 @@ class Event:
     def own(self) -> float:
         return max(self.seconds - self.inner, 0.0)
 
-    def above(self) -> Iterator[Event]:
-        """Itself, and all that it ran inside, outwards."""
-        event: Event | None = self
-        while event is not None:
-            yield event
-            event = event.parent
+
+def _call(event: Any, name: str) -> Call:
+    # Those of tensors in lists too, where the release tells them.
+    shapes = getattr(event, "structured_input_shapes", event.shapes)
+    return Call(name, shapes(), event.dtypes(), event.concrete_inputs())
+
+
+def _activity(event: Any) -> str:
+    kind = getattr(event, "activity_type", None)  # not in every release
+    return "" if kind is None else str(kind())
 
 
 def read(events: Sequence[Event], steps: int, handing_out: float) -> Window:
@@ -98,8 +125,10 @@ def read(events: Sequence[Event], steps: int, handing_out: float) -> Window:
     whole = next(event for event in events if event.name == WHOLE)
     host = [event for event in events if not event.device]
     _nest(host)
-    kernels = [event for event in events if event.device and event.name not in (WHOLE, DATA)]
-    found = _Window(whole, steps)
+    # What the host named is drawn on the GPU's time as well, gaps and all.
+    named = {event.name for event in host if event.note}
+    kernels = [event for event in events if event.device and not event.note and event.name not in named]
+    found = _Window(whole, steps, _forgets(host))
     if kernels:
         found.on_gpu(host, kernels)
     else:
@@ -113,30 +142,63 @@ def _nest(events: Sequence[Event]) -> None:
         threads[event.thread].append(event)
     for own in threads.values():
         open_: list[Event] = []
-        for event in sorted(own, key=lambda event: (event.begin, -event.end)):
+        own.sort(key=lambda event: (event.begin, -event.end))
+        for event in own:
             while open_ and open_[-1].end <= event.begin:
                 open_.pop()
             # What began inside but ends outside (work of another thread, noted here) is nobody's child.
             if open_ and event.end <= open_[-1].end:
                 event.parent = open_[-1]
-                event.parent.inner += event.seconds
-                event.parent.composite |= event.call is not None and event.call.bytes is not None
+            _place(event)
             open_.append(event)
+        # An update that calls the whole step (a closure) is no update alone.
+        closures = {id(outer) for event in own if event.in_backward for outer in _updates(event)}
+        for event in own:
+            event.in_update = any(id(outer) not in closures for outer in _updates(event))
 
 
-def _owner(event: Event) -> Event:
-    """The outermost operation that it ran inside and that has a formula, else the operation itself."""
-    counted = event
-    for outer in event.above():
-        if outer.call is not None and outer.call.operations is not None:
-            counted = outer
-    return counted
+def _place(event: Event) -> None:
+    outer = event.parent
+    counted = event.call is not None and event.call.operations is not None
+    event.owner = event
+    event.in_backward, event.in_data = _BACKWARD in event.name, event.name == DATA
+    event.in_update = event.name.startswith(_UPDATE)
+    if outer is None:
+        return
+    outer.inner += event.seconds
+    outer.composite |= event.call is not None and event.call.bytes is not None
+    event.in_backward |= outer.in_backward
+    event.in_data |= outer.in_data
+    event.in_update |= outer.in_update
+    above = outer.owner
+    if above is not None and above.call is not None and above.call.operations is not None:
+        event.owner = above
+    elif counted:
+        event.owner = event
 
 
-def _hands_on(event: Event) -> bool:
-    """Whether it only calls others, or does so little that handing it out takes longer: it is no work."""
-    call = _owner(event).call
-    return call is None or call.small or (event.composite and call.operations is None)
+def _updates(event: Event) -> Iterator[Event]:
+    """The optimisers' updates that it ran inside."""
+    outer = event if event.in_update else None
+    while outer is not None:
+        if outer.name.startswith(_UPDATE):
+            yield outer
+        outer = outer.parent
+
+
+def _forgets(host: Sequence[Event]) -> bool:
+    """Whether backward passes are recorded in part, by checkpointing; whole ones are for more derivatives."""
+    products = [e for e in host if e.in_backward and e.call is not None and e.call.operations is not None]
+    return not all(event.recorded for event in products)
+
+
+def _works(event: Event, work: float, handing_out: float) -> bool:
+    """Whether it does more than to be handed out: what is known to do little is no work."""
+    owner = event.owner or event
+    if owner.call is None or owner.call.small:
+        return False
+    plain = owner.call.operations is not None or (owner.call.bytes is not None and not owner.composite)
+    return plain or work > _CLEARLY * handing_out
 
 
 def _kind(owner: Event) -> str:
@@ -144,16 +206,18 @@ def _kind(owner: Event) -> str:
         return "communication"
     if owner.call is not None and owner.call.operations is not None:
         return "matrix"
-    if any(outer.name.startswith("Optimizer.step") for outer in owner.above()):
+    if owner.in_update:
         return "optimizer"
+    if owner.device and _PRODUCTS.search(owner.name):
+        return "matrix"
     return "copy" if owner.name.startswith(_COPIES) else "memory"
 
 
 class _Window:
     """One that is being filled."""
 
-    def __init__(self, whole: Event, steps: int) -> None:
-        self._whole, self._steps = whole, steps
+    def __init__(self, whole: Event, steps: int, forgets: bool) -> None:
+        self._whole, self._steps, self._forgets = whole, steps, forgets
         self._timeline = dict.fromkeys(
             ("data", "copy", "communication", "matrix", "memory", "optimizer"), 0.0
         )
@@ -172,9 +236,13 @@ class _Window:
                     waits.append((event.begin, event.end))
             elif event.name == DATA:
                 self._timeline["data"] += event.seconds
-            elif event.is_op and not any(outer.name == DATA for outer in event.above()):
+                busy.append((event.begin, event.end))
+            elif event.is_op and not event.in_data:
+                work = max(event.own - handing_out, 0.0)
                 self._launches += 1
-                self._add(event, max(event.own - handing_out, 0.0), of_timeline=not _hands_on(event))
+                self._add(event, work)
+                if event.call is not None and _works(event, work, handing_out):
+                    self._timeline[_kind(event.owner or event)] += work
                 busy.append((event.begin, event.end))
         # While this thread did nothing of its own, it waited for what others sent.
         idle = _without(_union(waits), _union(busy))
@@ -187,12 +255,14 @@ class _Window:
         spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for kernel in kernels:
             launcher = by_number.get(kernel.launched_by)
-            if kernel.name.startswith(_COMMUNICATION) or launcher is None:
-                kind = _kind(kernel)
+            owner = kernel if launcher is None else launcher.owner or launcher
+            kind = "copy" if kernel.name.startswith("Memcpy") else _kind(kernel)
+            if launcher is None or kind in ("communication", "copy"):
                 self._line(kernel, kind, kernel.seconds, None)
             else:
-                kind = "copy" if kernel.name.startswith("Memcpy") else _kind(_owner(launcher))
-                self._add(launcher, kernel.seconds, kind, of_timeline=False)
+                # A compiler's kernel has no formula above it, but its name tells.
+                kind = kind if kind == "matrix" else _kind(owner)
+                self._add(launcher, kernel.seconds, kind)
             spans[kind].append((kernel.begin, kernel.end))
         self._launches = len(kernels)
         self._syncs = sum(event.name in _SYNCS for event in host)
@@ -204,12 +274,9 @@ class _Window:
         waits = _union([(event.begin, event.end) for event in host if event.name == DATA])
         self._timeline["data"] += sum(end - begin for begin, end in _without(waits, taken))
 
-    def _add(self, event: Event, seconds: float, kind: str | None = None, of_timeline: bool = True) -> None:
-        owner = _owner(event)
-        kind = kind or _kind(owner)
-        if of_timeline:
-            self._timeline[kind] += seconds
-        line = self._line(owner, kind, seconds, owner.call)
+    def _add(self, event: Event, seconds: float, kind: str | None = None) -> None:
+        owner = event.owner or event
+        line = self._line(owner, kind or _kind(owner), seconds, owner.call)
         if id(owner) not in self._counted:
             self._counted.add(id(owner))
             line.calls += 1
@@ -232,7 +299,7 @@ class _Window:
         if operations is not None:
             again = call.again(operations)
             # A forward pass that is recorded inside a backward one is made again, by checkpointing.
-            if owner.recorded and any(_BACKWARD in outer.name for outer in owner.above()):
+            if owner.recorded and owner.in_backward and self._forgets:
                 again = operations
             line.operations = (line.operations or 0.0) + operations
             line.model_operations = (line.model_operations or 0.0) + operations - again

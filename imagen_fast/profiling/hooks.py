@@ -33,7 +33,7 @@ def watch_torch(torch: ModuleType) -> None:
     def _prepare_trace(self: Any) -> Any:
         notes = journal.current()
         if notes is not None and not getattr(self, "of_imagen_fast", False):
-            notes.phases.abandon_window("the program uses torch.profiler itself")
+            journal.guarded(notes.phases.program_profiles)
         return prepare(self)
 
     theirs._prepare_trace = _prepare_trace
@@ -64,9 +64,9 @@ def watch_optimizer(module: ModuleType) -> None:
 
 
 def _updated(optimizer: object) -> None:
-    notes = journal.current()
+    notes = journal.current() or journal.in_a_fork()
     if notes is not None:
-        notes.updated(optimizer)
+        journal.guarded(notes.updated, optimizer)
 
 
 def _fetching(get: Callable[[Any], Any], what: Callable[[Any], tuple[object, int]]) -> Callable[[Any], Any]:

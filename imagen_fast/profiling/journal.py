@@ -13,84 +13,139 @@ import random
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from imagen_fast.profiling import processor_time, program
 from imagen_fast.profiling.delay import delay
 from imagen_fast.profiling.phases import Phases
 from imagen_fast.profiling.recording import Steps
 
-# Steps that are kept; in a longer run every second, every fourth, ...
+# Steps that are kept; of a longer run one of two, one of four, ...
 _MOST_STEPS = 20_000
-# An optimiser that has not stepped while others did so often ends no steps any more.
+# An optimiser that has not stepped while another did so often ends no steps any more.
 _FORGOTTEN = 16
 # Seconds between writes, and of how many such writes the time may be one.
 _WRITE_EVERY = 2.0
 _WRITE_SHARE = 1 / 400
 
-_current: Journal | None = None
+# The journal of this process, after those that wait until it is closed.
+_open: list[Journal] = []
+# In a forked process: what its parent was asked for.
+_of_parent: program.Task | None = None
 
 
 def current() -> Journal | None:
     """The journal of this process; None where it is not profiled (any more), or was forked."""
-    return _current
+    return _open[-1] if _open else None
 
 
 def open_for(task: program.Task) -> None:
-    """Begin the journal of this process; it is written at its end, too."""
-    global _current
-    close()
-    _current = Journal(task)
+    """Begin a journal of this process; one that is open waits until this one is closed."""
+    _open.append(Journal(task))
+
+
+def close() -> None:
+    """End the journal that was opened last; the one before it goes on."""
+    if _open:
+        _open.pop().close()
+        if _open:
+            _open[-1].forget_step()
+
+
+def in_a_fork() -> Journal | None:
+    """In a forked process that turns out to train: a journal of its own, where its parent has one."""
+    global _of_parent
+    task, _of_parent = _of_parent, None
+    if task is not None:
+        open_for(task)
+        # It ends without what `atexit` does.
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _close_all, exitpriority=0)
+    return current()
 
 
 @contextmanager
 def closed() -> Iterator[None]:
     """Nothing is noted meanwhile; the step under way is given up."""
-    global _current
-    journal, _current = _current, None
+    kept = _open[:]
+    _open.clear()
     try:
         yield
     finally:
-        _current = journal
-        if journal is not None:
+        _open[:] = kept
+        for journal in kept:
             journal.forget_step()
 
 
-def close() -> None:
-    global _current
-    journal, _current = _current, None
+def guarded(note: Callable[..., Any], *given: Any) -> Any:
+    """What `note` returns. A failure of ours must not become the program's: nothing more is noted then."""
+    try:
+        return note(*given)
+    except Exception as error:
+        give_up(error)
+        return None
+
+
+def give_up(error: Exception) -> None:
+    journal = current()
+    if journal is None:
+        return
+    why = f"the profiler failed in the program: {type(error).__name__}: {error}".splitlines()[0]
+    print(f"imagen-fast profile: {why}", file=sys.stderr)
+    with suppress(Exception):
+        journal.phases.failed(why)
+        close()
+
+
+def _before_fork() -> None:
+    journal = current()
     if journal is not None:
-        journal.close()
+        guarded(journal.before_fork)
 
 
-def _forget() -> None:
-    # A forked worker is no training process, and the parent's threads are not there.
-    global _current
-    _current = None
+def _in_the_child() -> None:
+    # The parent's threads are not there, and most such processes only load data.
+    global _of_parent
+    _of_parent = _open[-1].task if _open else None
+    _open.clear()
 
 
-atexit.register(close)
+def _close_all() -> None:
+    while _open:
+        guarded(close)
+
+
+atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(before=_before_fork, after_in_child=_in_the_child)
+
+
+class _Step(NamedTuple):
+    end: float
+    seconds: float
+    data: float
+    data_cpu: float
+    images: int
 
 
 class Journal:
     def __init__(self, task: program.Task) -> None:
         self.task = task
-        rank, world = (
-            int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1))
-        )
-        self.steps = Steps(os.getpid(), rank, world, boundary="batch")
-        self.phases = Phases(task, world)
+        self.steps = Steps(os.getpid(), _number("RANK", 0), _number("WORLD_SIZE", 1), boundary="batch")
+        self.phases = Phases(task)
+        self._kept: list[_Step] = []
         self._thread = threading.main_thread().ident
         self._leader: int | None = None
-        self._others = 0
+        self._others: Counter[int] = Counter()
         self._begun: float | None = None  # when the step under way began
         self._data = self._data_cpu = 0.0
         self._images = 0
+        self._source: object = None  # of those images
         self._seen = self._lot = 0
         self._lots = random.Random(0)  # the program's own is not touched
         self._delay = _Delay()
@@ -112,22 +167,26 @@ class Journal:
         """
         if threading.get_ident() != self._thread:
             return get()
-        if self._leader is None:
-            self._end_step()
-        if self.phases.replays(source):
-            return self.phases.held
+        guarded(self._asked)
+        ahead = guarded(self.phases.ahead, source, get)
+        if ahead is not None:
+            # Where batches were drawn ahead, that was nobody's time.
+            self._begun = ahead.drawn or self._begun
+            batch = ahead.take()
+            guarded(self._came, source, batch)
+            return batch
+        waiting = guarded(self.phases.waiting) or nullcontext()
         begun, cpu_begun = time.monotonic(), cpu()
         try:
-            with self.phases.waiting():
+            with waiting:
                 batch = get()
-            self._images += images_in(batch)
-            self.phases.hold(source, batch)
-            return batch
         finally:
             self._data += time.monotonic() - begun
             self._data_cpu += cpu() - cpu_begun
             if workers is not None:
                 self.steps.workers = workers
+        guarded(self._came, source, batch)
+        return batch
 
     @contextmanager
     def starting(self) -> Iterator[None]:
@@ -140,19 +199,18 @@ class Journal:
 
     def updated(self, optimizer: object) -> None:
         """An optimiser has updated its weights; of several, the first ends a step."""
+        in_backward = _in_backward()
         if self._leader is None:
-            # What came before was no training.
-            self.steps = Steps(self.steps.pid, self.steps.rank, self.steps.world, workers=self.steps.workers)
-            self._thread, self._begun = threading.get_ident(), None
-            self._leader = id(optimizer)
+            self._begin_training(optimizer, in_backward)
         if id(optimizer) != self._leader:
-            self._others += 1
-            if self._others < _FORGOTTEN:
+            self._others[id(optimizer)] += 1
+            if self._others[id(optimizer)] < _FORGOTTEN:
                 return
             self._leader = id(optimizer)
-        self._others = 0
-        if threading.get_ident() == self._thread:
-            self._end_step()
+        self._others.clear()
+        # On a GPU a backward pass runs in a thread of its own.
+        if in_backward or threading.get_ident() == self._thread:
+            self._end_step(in_backward)
 
     def step(self, images: int = 0) -> None:
         """Where the program itself says that a step has ended."""
@@ -163,51 +221,73 @@ class Journal:
         """The step under way is none of the program's: the next begins where this one ends."""
         self._begun = None
 
-    def _end_step(self) -> None:
+    def before_fork(self) -> None:
+        if threading.get_ident() == self._thread:
+            self.phases.postpone_window()
+
+    def _begin_training(self, optimizer: object, in_backward: bool) -> None:
+        # What came before was no training.
+        rank, world = _place() or (self.steps.rank, self.steps.world)
+        self.steps = Steps(self.steps.pid, rank, world, workers=self.steps.workers)
+        self._kept, self._seen, self._begun = [], 0, None
+        self._leader = id(optimizer)
+        if not in_backward:
+            self._thread = threading.get_ident()
+
+    def _asked(self) -> None:
+        if self._leader is None:
+            self._end_step(in_backward=False)
+
+    def _came(self, source: object, batch: Any) -> None:
+        if source is not self._source:
+            # A step learns from what came last; a validation before it is none of its images.
+            self._source, self._images = source, 0
+        self._images += images_in(batch)
+        self.phases.came(source)
+
+    def _end_step(self, in_backward: bool) -> None:
         now = time.monotonic()
         if self._begun is not None:
             if self.phases.undisturbed:
-                self._keep(now)
-            self.phases.step_ended(now - self._begun)
+                self._keep(now, now - self._begun)
+            self.phases.step_ended(now - self._begun, self.steps.world, in_backward)
         self._data = self._data_cpu = 0.0
         self._images = 0
         # What the profiler did just now is nobody's time.
         self._begun = time.monotonic()
 
-    def _keep(self, now: float) -> None:
+    def _keep(self, now: float, seconds: float) -> None:
         self._seen += 1
         if self._seen == 1:
             self._delay = _Delay(threading.get_native_id())
-        steps = self.steps
         # One of each group, by lot: what happens every so many steps is not always met, or never.
-        if self._seen % steps.every == 0:
-            self._lot = self._lots.randrange(steps.every)
-        if self._seen % steps.every != self._lot:
+        if self._seen % self.steps.every == 0:
+            self._lot = self._lots.randrange(self.steps.every)
+        if self._seen % self.steps.every != self._lot:
             return
-        assert self._begun is not None
-        for kept, value in (
-            (steps.end, now - self.task.start),
-            (steps.seconds, now - self._begun),
-            (steps.data, self._data),
-            (steps.data_cpu, self._data_cpu),
-        ):
-            kept.append(round(value, 7))
-        steps.images.append(self._images)
-        if len(steps.end) > _MOST_STEPS:
-            steps.every *= 2
-            lots = [self._lots.randrange(2) for _ in range(len(steps.end) // 2)]
-            for name in ("end", "seconds", "data", "data_cpu", "images"):
-                of_all = getattr(steps, name)
-                setattr(steps, name, [of_all[2 * pair + lot] for pair, lot in enumerate(lots)])
+        end, seconds, data, data_cpu = (
+            round(value, 7) for value in (now - self.task.start, seconds, self._data, self._data_cpu)
+        )
+        self._kept.append(_Step(end, seconds, data, data_cpu, self._images))
+        if len(self._kept) > _MOST_STEPS:
+            self.steps.every *= 2
+            pairs = len(self._kept) // 2
+            self._kept = [self._kept[2 * pair + self._lots.randrange(2)] for pair in range(pairs)]
 
     # The file.
 
     def write(self) -> None:
-        if not self.steps.end and self.phases.window is None:
+        kept = self._kept[:]  # at once: the program goes on meanwhile
+        if not kept and self.phases.window is None and not self.phases.broken:
             return  # a process that trains nothing
-        self.steps.delayed = self._delay.share()
+        steps = self.steps
+        steps.delayed = self._delay.share()
+        if kept:
+            steps.end, steps.seconds, steps.data, steps.data_cpu, steps.images = map(
+                list, zip(*kept, strict=True)
+            )
         made = program.part(
-            self.steps, self.phases.window, self.phases.ceilings, _machine(), dict(self.phases.absent)
+            steps, self.phases.window, self.phases.ceilings, _machine(), dict(self.phases.absent)
         )
         with suppress(OSError):  # a full disk must not end the program
             program.write(self.task, made)
@@ -222,7 +302,7 @@ class Journal:
         wait = _WRITE_EVERY
         while not self._done.wait(wait):
             begun = time.thread_time()
-            with suppress(RuntimeError):  # a list grew while it was being copied: next time
+            with suppress(RuntimeError):  # a dictionary grew while it was being copied: next time
                 self.write()
             wait = max(_WRITE_EVERY, (time.thread_time() - begun) / _WRITE_SHARE)
 
@@ -242,9 +322,19 @@ class _Delay:
 
 
 def images_in(batch: Any) -> int:
-    """The length of the first tensor that looks like images, else of the first tensor; 0 without any."""
-    sizes = [tuple(tensor.shape) for tensor in _tensors(batch, 4) if len(tensor.shape)]
+    """The length of the first tensor that looks like images, else of the first tensor; 0 without any.
+
+    Images of several sizes come as a list, each [C, H, W].
+    """
+    shapes = [tuple(tensor.shape) for tensor in _tensors(batch, 4) if not getattr(tensor, "is_nested", False)]
+    apart = [shape for shape in shapes if len(shape) == 3 and shape[0] in (1, 3, 4)]
+    if len(apart) > 1 and not any(len(shape) > 3 for shape in shapes):
+        return len(apart)
+    sizes = [shape for shape in shapes if shape]
     return next((size[0] for size in sizes if len(size) >= 3), sizes[0][0] if sizes else 0)
+
+
+_MOST_ENTRIES = 256  # of a list of images
 
 
 def _tensors(value: Any, deep: int) -> list[Any]:
@@ -255,10 +345,29 @@ def _tensors(value: Any, deep: int) -> list[Any]:
     if isinstance(value, dict):
         inner = list(value.values())
     elif isinstance(value, list | tuple):
-        inner = list(value[:8])
+        inner = list(value[:_MOST_ENTRIES])
     else:
         inner = list(getattr(value, "__dict__", {}).values())
     return [tensor for entry in inner for tensor in _tensors(entry, deep - 1)]
+
+
+def _number(variable: str, default: int) -> int:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdigit() else default
+
+
+def _place() -> tuple[int, int] | None:
+    """Rank and number of processes, where torch.distributed is at work."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return None
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def _in_backward() -> bool:
+    torch = sys.modules.get("torch")
+    task: Any = getattr(getattr(torch, "_C", None), "_current_graph_task_id", None)
+    return task is not None and task() != -1
 
 
 def _machine() -> dict[str, Any]:

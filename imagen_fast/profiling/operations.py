@@ -6,7 +6,7 @@ what it lacks: attention on the CPU, and the shape that a convolution gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
 from math import prod
 from typing import Any
@@ -33,7 +33,8 @@ _SMALL_BYTES, _SMALL_OPERATIONS = 32 * 1024, 100_000
 _MOVE_NOTHING = {
     "alias", "as_strided", "as_strided_", "chunk", "detach", "detach_", "empty", "empty_like",
     "empty_strided", "expand", "expand_as", "flatten", "item", "lift_fresh", "movedim", "narrow",
-    "new_empty", "new_empty_strided", "numpy_T", "permute", "resize_", "resolve_conj", "resolve_neg",
+    "new_empty", "new_empty_strided", "numpy_T", "permute", "resize_", "reshape", "resolve_conj",
+    "resolve_neg",
     "result_type", "select", "slice", "split", "split_with_sizes", "squeeze", "squeeze_", "t",
     "transpose", "transpose_", "unbind", "unflatten", "unfold", "unsqueeze", "unsqueeze_", "view",
     "view_as", "_local_scalar_dense", "_reshape_alias", "_unsafe_view",
@@ -64,11 +65,11 @@ class Call:
         formula = _formula(self.name)
         if formula is None:
             return None
-        arguments = [
-            value if kind in _NO_TENSORS else shape
-            for shape, kind, value in zip(self._shapes, self._types, self._values, strict=True)
-        ]
         try:
+            arguments = [
+                value if kind in _NO_TENSORS else shape
+                for shape, kind, value in zip(self._shapes, self._types, self._values, strict=True)
+            ]
             return float(formula(*arguments))
         except Exception:  # an overload that the formula does not know
             return None
@@ -88,11 +89,7 @@ class Call:
         base = self.name.partition("::")[2]
         if base in _MOVE_NOTHING:
             return None
-        sizes = [
-            prod(shape) * _BYTES.get(kind, 4)
-            for shape, kind in zip(self._shapes, self._types, strict=True)
-            if kind not in _NO_TENSORS and kind != "TensorList" and shape
-        ]
+        sizes = list(self._sizes())
         if not sizes:
             return None
         written = 0 if base in _REDUCTIONS or base.endswith("_") else max(sizes)
@@ -103,10 +100,24 @@ class Call:
             written = self._shapes[1][0] * self._shapes[2][1] * _BYTES.get(self._types[1], 4)
         return float(sum(sizes) + written)
 
+    def _sizes(self) -> Iterator[int]:
+        for shape, kind in zip(self._shapes, self._types, strict=False):
+            if kind in _NO_TENSORS or not shape:
+                continue
+            # Of tensors in a list the type is not told.
+            each = shape if kind == "TensorList" else [shape]
+            yield sum(prod(one) for one in each) * _BYTES.get(kind, 4)
+
     @property
     def small(self) -> bool:
-        """Whether its work takes less time than handing it out."""
-        return (self.bytes or 0.0) <= _SMALL_BYTES and (self.operations or 0.0) <= _SMALL_OPERATIONS
+        """Whether it is known to take less time than handing it out."""
+        if self.name.partition("::")[2] in _MOVE_NOTHING:
+            return True
+        return (
+            self.bytes is not None
+            and self.bytes <= _SMALL_BYTES
+            and (self.operations or 0.0) <= _SMALL_OPERATIONS
+        )
 
     @property
     def dtype(self) -> str | None:

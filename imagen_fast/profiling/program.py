@@ -13,7 +13,6 @@ import json
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -43,7 +42,7 @@ class Task:
         folder: where each of its processes writes.
         start: `time.monotonic()` at the start of the recording, which is one clock for all processes.
         window: steps of which every operation is recorded; 0: none.
-        ceilings: measure steps with the batch before again; the weights then learn from some batches twice.
+        ceilings: measure steps with batches that lie in memory: a few are drawn a little earlier.
     """
 
     folder: Path
@@ -151,7 +150,9 @@ class _Finder(importlib.abc.MetaPathFinder):
         def exec_module(module: ModuleType) -> None:
             carry_out(module)
             self._names.discard(name)
-            self._then(name)
+            from imagen_fast.profiling import journal
+
+            journal.guarded(self._then, name)
 
         loader.exec_module = exec_module
 
@@ -167,8 +168,8 @@ def write(task: Task, part: dict[str, Any]) -> None:
 def collect(folder: Path) -> Collected:
     """What has been written so far; while the program runs, too."""
     found = Collected()
-    parts = [json.loads(path.read_text()) for path in sorted(folder.glob("process-*.json"))]
-    for part in sorted(parts, key=lambda part: part["steps"]["rank"]):
+    parts = [json.loads(path.read_text()) for path in folder.glob("process-*.json")]
+    for part in sorted(parts, key=_chief_first):
         steps = Steps(**part["steps"])
         if steps.end:
             found.steps.append(steps)
@@ -179,16 +180,19 @@ def collect(folder: Path) -> Collected:
         found.machine |= part["machine"]
         found.absent |= {name: why for name, why in part["absent"].items() if name not in found.absent}
     if not found.steps:
-        found.absent["steps"] = "no process of the program took batches or updated weights with PyTorch"
+        found.absent.setdefault(
+            "steps", "no process of the program was seen to take batches or update weights with PyTorch"
+        )
     found.absent = {
         n: why for n, why in found.absent.items() if getattr(found, n, None) is None or n == "steps"
     }
     return found
 
 
-def since(task: Task) -> float:
-    """Seconds since the start of the recording."""
-    return time.monotonic() - task.start
+def _chief_first(part: dict[str, Any]) -> tuple[bool, int, float]:
+    """Who trains before who only loads; the first rank; who did it longest."""
+    steps = part["steps"]
+    return steps["boundary"] != "optimizer", steps["rank"], -sum(steps["seconds"]) * steps["every"]
 
 
 def part(

@@ -136,12 +136,12 @@ class Ceilings:
 
     Args:
         as_is: as the program runs, beside the others.
-        same_batch: the batch before again: no input to wait for.
+        in_memory: batches that lay in memory before: no input to wait for.
         graph: the step replayed as one CUDA graph: no launching.
     """
 
     as_is: float
-    same_batch: float | None = None
+    in_memory: float | None = None
     graph: float | None = None
     rounds: int = 0
 

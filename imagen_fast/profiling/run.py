@@ -50,7 +50,7 @@ class Options:
     """Args:
     interval: seconds between samples; None for as many as cost next to nothing.
     window: steps of which every operation is recorded.
-    ceilings: measure steps with the batch before again.
+    ceilings: measure steps with batches that lie in memory, drawn a little earlier.
     """
 
     interval: float | None = None

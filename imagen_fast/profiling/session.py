@@ -30,7 +30,7 @@ class profile:
         out: the folder for profile.json, profile.html and profile.png; None for `profile-TIME`.
         interval: seconds between samples; None for as many as cost next to nothing.
         window: steps of which every operation is recorded; 0: none.
-        ceilings: measure steps with the batch before again; the weights then learn from some batches twice.
+        ceilings: measure steps with batches that lie in memory: a few are drawn a little earlier.
 
     Raises:
         InvalidInput: nothing can be written to `out`.

@@ -102,11 +102,11 @@ def _waiting(recording: Recording) -> Sentences:
 
 def _ceiling(recording: Recording) -> Sentences:
     found = recording.ceilings
-    if found is None or found.same_batch is None:
+    if found is None or found.in_memory is None:
         return []
     return [
-        f"with the same batch again a step takes {_time(found.same_batch)} instead of {_time(found.as_is)}: "
-        f"{found.as_is / found.same_batch:.2f} times as fast (measured)"
+        f"with batches that lie in memory a step takes {_time(found.in_memory)}, and {_time(found.as_is)} as "
+        f"it is: {found.as_is / found.in_memory:.2f} times as fast (measured)"
     ]
 
 
@@ -219,9 +219,9 @@ def _contradictions(cause: str, recording: Recording) -> Sentences:
             if busy is not None and busy > 0.9:
                 said.append(f"GPU {gpu.index} ran a kernel {busy:.0%} of the time")
     found = recording.ceilings
-    tried = cause in ("data", "decoding") and found is not None and found.same_batch is not None
-    if tried and found and found.same_batch and found.same_batch > 0.9 * found.as_is:
-        said.append("with the same batch again a step was hardly faster")
+    tried = cause in ("data", "decoding") and found is not None and found.in_memory is not None
+    if tried and found and found.in_memory and found.in_memory > 0.9 * found.as_is:
+        said.append("with batches that lay in memory a step was hardly faster")
     return said
 
 

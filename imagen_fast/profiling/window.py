@@ -15,6 +15,9 @@ from imagen_fast.profiling.recording import Window
 # Calls of an operation that does next to nothing: what is left is the cost of handing it out.
 _TRIALS = 300
 _TRIVIAL = "aten::neg"
+# Of a window; to read so many takes some ten seconds of the program's time.
+_MOST_EVENTS = 100_000
+_FEWER = "a smaller --window has fewer"
 
 
 class Profiler:
@@ -37,15 +40,22 @@ class Profiler:
         return record_function(DATA)
 
     def finish(self, steps: int) -> Window:
-        """What happened since the beginning, in so many steps."""
+        """What happened since the beginning, in so many steps.
+
+        Raises:
+            RuntimeError: more than can be read in a few seconds.
+        """
         if self._cuda:
             torch.cuda.synchronize()
-        return read(self._stop(), steps, _cost_of_handing_out())
+        events = self._stop()
+        if len(events) > _MOST_EVENTS:
+            raise RuntimeError(f"{len(events):,} events in {steps} steps are more than are read: {_FEWER}")
+        return read([Event.of(event) for event in events], steps, _cost_of_handing_out())
 
     def drop(self) -> None:
         self._stop()
 
-    def _stop(self) -> list[Event]:
+    def _stop(self) -> list[Any]:
         self._whole.__exit__(None, None, None)
         return _stop(self._profile)
 
@@ -57,9 +67,9 @@ def _start(cuda: bool = False) -> Any:
     return made
 
 
-def _stop(started: Any) -> list[Event]:
+def _stop(started: Any) -> list[Any]:
     started.__exit__(None, None, None)
-    return [Event.of(event) for event in started.kineto_results.events()]
+    return started.kineto_results.events()
 
 
 def _cost_of_handing_out() -> float:
@@ -68,5 +78,5 @@ def _cost_of_handing_out() -> float:
     started = _start()
     for _ in range(_TRIALS):
         torch.neg(nothing)
-    taken = [event.seconds for event in _stop(started) if event.name == _TRIVIAL]
+    taken = [event.duration_ns() / 1e9 for event in _stop(started) if event.name() == _TRIVIAL]
     return statistics.median(taken) if taken else 0.0

@@ -90,7 +90,7 @@ def gpu_run(gpus: int = 1, samples: int = 180, step: float = 0.152, seed: int = 
         peaks=peaks,
         steps=steps,
         window=_gpu_window(),
-        ceilings=Ceilings(as_is=step, same_batch=0.148, graph=0.141, rounds=8),
+        ceilings=Ceilings(as_is=step, in_memory=0.148, graph=0.141, rounds=8),
         absent={},
     )
     summary = Summary(
@@ -240,7 +240,7 @@ def cpu_run(step: float = 0.8, seed: int = 1) -> Profile:
         exit_code=0,
         steps=[steps],
         window=Window("cpu", 2, 1.66, timeline, 900, ops=ops),
-        ceilings=Ceilings(as_is=step, same_batch=0.37, rounds=8),
+        ceilings=Ceilings(as_is=step, in_memory=0.37, rounds=8),
         peaks=Peaks("a chip"),
         absent={"graph": "CUDA graphs need a GPU"},
     )

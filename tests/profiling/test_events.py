@@ -43,11 +43,18 @@ def test_what_no_operation_took_is_idle():
 
 
 def test_time_belongs_to_the_innermost_operation_that_works():
-    made = window(
-        op("aten::linear", 0, 4), op("aten::addmm", 1, 3, shapes=((9,), (LARGE, LARGE), (LARGE, LARGE)))
-    )
-    assert made.timeline["matrix"] == pytest.approx(2)
-    assert made.timeline["idle"] == pytest.approx(8)  # what linear itself took only handed the work on
+    addmm = op("aten::addmm", 1, 3, shapes=((9,), (LARGE, LARGE), (LARGE, LARGE)))
+    made = window(op("aten::linear", 0, 4), addmm, handing_out=0.7)
+    assert made.timeline["matrix"] == pytest.approx(1.3)
+    assert made.timeline["idle"] == pytest.approx(8.7)  # what linear itself took only handed the work on
+
+
+def test_what_is_long_works_whatever_is_known_of_it():
+    long, short = (op("aten::fft", begin, end, shapes=()) for begin, end in ((0, 5), (6, 7)))
+    view = op("aten::view", 7, 9)
+    made = window(long, short, view, handing_out=0.5)
+    assert made.timeline["memory"] == pytest.approx(4.5)
+    assert made.timeline["idle"] == pytest.approx(5.5)
 
 
 def test_operations_inside_one_that_has_a_formula_are_its_own():
@@ -78,6 +85,24 @@ def test_the_optimisers_operations_are_told_apart():
     assert made.timeline["memory"] == pytest.approx(1)
 
 
+def test_an_update_that_calls_the_whole_step_is_no_update_alone():
+    made = window(
+        note("Optimizer.step#LBFGS.step", 0, 9),
+        note("autograd::engine::evaluate_function: MulBackward", 1, 5),
+        op("aten::copy_", 2, 4),
+        op("aten::mul_", 6, 8),
+    )
+    assert made.timeline["optimizer"] == 0
+    assert (made.timeline["copy"], made.timeline["memory"]) == (pytest.approx(2), pytest.approx(2))
+
+
+def test_loops_of_a_compiler_work():
+    region = Event("CompiledFunction", 0, 6, 1, False, True, call=Call("CompiledFunction", [], [], []))
+    made = window(region, op("aten::mm", 1, 3), handing_out=0.1)
+    assert made.timeline["memory"] == pytest.approx(3.9)
+    assert made.timeline["matrix"] == pytest.approx(1.9)
+
+
 def test_other_threads_communicate_while_this_one_waits():
     made = window(op("aten::mm", 0, 3), op("gloo:all_reduce", 2, 6, thread=2, shapes=()))
     assert made.timeline["communication"] == pytest.approx(3)
@@ -96,6 +121,29 @@ def test_a_forward_pass_inside_a_backward_one_is_made_again():
     assert mm.calls == 3
     assert mm.operations == 3 * 2 * LARGE**3
     assert mm.model_operations == 2 * 2 * LARGE**3
+
+
+def test_for_second_derivatives_nothing_is_made_again():
+    backward = note("autograd::engine::evaluate_function: MmBackward0", 4, 9)
+    made = window(op("aten::mm", 0, 2, recorded=True), backward, op("aten::mm", 5, 6, recorded=True))
+    (mm,) = (line for line in made.ops if line.name == "aten::mm")
+    assert mm.operations == mm.model_operations == 2 * 2 * LARGE**3
+
+
+def test_what_the_host_named_is_no_kernel():
+    step = note("Optimizer.step#AdamW.step", 0, 0.5)
+    step.note = True
+    drawn = kernel("Optimizer.step#AdamW.step", 1, 9)
+    other = kernel("train", 0, 10)
+    other.note = True
+    made = window(step, drawn, other, kernel("elementwise", 2, 3))
+    assert (made.timeline["memory"], made.timeline["idle"], made.launches) == (1, 9, 1)
+
+
+def test_products_that_nothing_counts_are_known_by_their_kernels():
+    made = window(kernel("sm90_xmma_gemm_bf16bf16", 0, 4), kernel("triton_poi_fused_add_0", 4, 6))
+    assert (made.timeline["matrix"], made.timeline["memory"]) == (4, 2)
+    assert all(line.operations is None for line in made.ops)
 
 
 def test_the_gpus_time_is_divided_by_its_kernels():

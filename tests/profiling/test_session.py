@@ -84,7 +84,7 @@ def test_ceilings_of_a_step_that_is_given(tmp_path):
     # What was measured is none of the program's steps, nor is the one that it interrupted.
     assert len(profiled.recording.steps[0].end) == 7 + 7
     assert len(calls) > 8 + 8
-    assert found.as_is > 0.02 > 2 * found.same_batch
+    assert found.as_is > 0.02 > 2 * found.in_memory
     assert found.graph is None
     assert "ceilings" not in profiled.recording.absent
 

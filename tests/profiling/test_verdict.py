@@ -137,7 +137,7 @@ def test_joules_an_image():
 def test_a_measured_ceiling_is_the_gain():
     recording = run(waits=0.065, matrix=0.02, memory=0.01)
     before = judged(recording)[0].changes[0]
-    recording.ceilings = Ceilings(as_is=0.1, same_batch=0.04, rounds=2)
+    recording.ceilings = Ceilings(as_is=0.1, in_memory=0.04, rounds=2)
     verdict, _ = judged(recording)
     assert (before.gain, before.basis) == (pytest.approx(1 / 0.35, abs=0.01), "computed")
     assert (verdict.changes[0].gain, verdict.changes[0].basis) == (2.5, "measured")
@@ -146,7 +146,7 @@ def test_a_measured_ceiling_is_the_gain():
 
 def test_a_ceiling_that_is_no_faster_speaks_against_it():
     recording = run(waits=0.065, matrix=0.02, memory=0.01)
-    recording.ceilings = Ceilings(as_is=0.1, same_batch=0.099, rounds=2)
+    recording.ceilings = Ceilings(as_is=0.1, in_memory=0.099, rounds=2)
     verdict, _ = judged(recording)
     assert any("hardly faster" in sentence for sentence in verdict.against)
 

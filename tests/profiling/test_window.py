@@ -101,6 +101,34 @@ def test_bytes():
     assert made["aten::t"].bytes is None
 
 
+def test_work_without_a_formula_is_work():
+    parts = [torch.randn(512, 512) for _ in range(4)]
+
+    def step():
+        for _ in range(10):
+            torch.cat(parts).sum()
+
+    made = window(step)
+    assert made.timeline["memory"] > 0.5 * made.seconds
+
+
+def test_a_fused_update_is_the_optimisers():
+    layer = nn.Linear(2048, 2048)
+    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+    layer(torch.randn(1, 2048)).sum().backward()
+    optimizer.step()
+    made = window(optimizer.step)
+    assert made.timeline["optimizer"] > 0.3 * made.seconds
+
+
+def test_more_than_can_be_read_is_refused(monkeypatch):
+    monkeypatch.setattr("imagen_fast.profiling.window._MOST_EVENTS", 10)
+    with pytest.raises(
+        RuntimeError, match=r"events in 1 steps are more than are read: a smaller --window has fewer"
+    ):
+        window(lambda: [torch.zeros(1) + 1 for _ in range(20)])
+
+
 def test_one_profiler_at_a_time():
     with torch.profiler.profile(), pytest.raises(RuntimeError, match=r"uses torch\.profiler itself"):
         Profiler()

@@ -90,7 +90,7 @@ def _ceilings(ceilings: Ceilings | None, absent: dict[str, str], scale: float) -
         ]
     rows = [
         ("as it runs", ceilings.as_is, ""),
-        ("the same batch again: no input to wait for", ceilings.same_batch, "same_batch"),
+        ("batches that lie in memory: no input to wait for", ceilings.in_memory, "in_memory"),
         ("replayed as one CUDA graph: no launching", ceilings.graph, "graph"),
     ]
     bars = []
