@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import io
 import os
@@ -159,22 +160,28 @@ def pip(words: list[str]) -> None:
 
 
 def python(words: list[str]) -> None:
-    """There is such a module, and its help names the options."""
+    """There is such a module or file, and its help names the options."""
     words = words[1:] if words[0] == "-P" else words
-    assert words[0] == "-m", "only modules are run"
-    if words[1] == "pytest":
+    if words[:2] == ["-m", "pytest"]:
         pytest_takes(words[2:])
         return
-    assert importlib.util.find_spec(words[1]) is not None, f"there is no module {words[1]}"
-    options = re.findall(r"--[\w-]+", " ".join(words[2:]))
+    if words[0] == "-m":
+        _, name, *words = words
+        assert importlib.util.find_spec(name) is not None, f"there is no module {name}"
+        run = functools.partial(runpy.run_module, name)
+    else:
+        name, *words = words
+        assert (ROOT / name).is_file(), f"there is no file {name}"
+        run = functools.partial(runpy.run_path, str(ROOT / name))
+    options = re.findall(r"--[\w-]+", " ".join(words))
     if options:
         printed = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
-            patch.setattr(sys, "argv", [words[1], "--help"])
+            patch.setattr(sys, "argv", [name, "--help"])
             with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-                runpy.run_module(words[1], run_name="__main__")
+                run(run_name="__main__")
         for option in options:
-            assert option in printed.getvalue(), f"{words[1]} has no {option}"
+            assert option in printed.getvalue(), f"{name} has no {option}"
 
 
 def pytest_takes(words: list[str]) -> None:
@@ -218,6 +225,8 @@ def test_a_block_of_another_kind_is_refused(block):
         "It is `pytest --nonsense`.",
         "It is `pytest nonsense/`.",
         "It is `python -P -m pytest nonsense/`.",
+        "It is `python -P nonsense.py`.",
+        "It is `python -P tests/benchmarks/importable/resampled_records.py --nonsense`.",
         "It is `imagen-fast bench compare one.json`.",
         "It is `imagen-fast profile --nonsense -- command`.",
         "    imagen-fast profile diff nothing nowhere",
