@@ -41,5 +41,11 @@ def without_a_docstring(app, what, name, member, skip, options):
     return skip or (getattr(member, "__doc__", None) or "").startswith("Alias for field number")
 
 
+def readable(app, what, name, of, options, signature, returns):
+    """What a dataclass writes for a default that it makes is no Python, and Sphinx then finds no types."""
+    return signature and signature.replace("<factory>", "..."), returns
+
+
 def setup(app):
+    app.connect("autodoc-process-signature", readable)
     app.connect("autodoc-skip-member", without_a_docstring)

@@ -13,10 +13,12 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from imagen_fast.benchmarks.cli import COMMANDS
-from imagen_fast.cli import main
+from imagen_fast.benchmarks import cli as bench
+from imagen_fast.cli import main, profile
 from imagen_fast.cli.app import app
 
+# What has a parser of its own tells itself what it takes; each has words with parsers of theirs.
+OWN_PARSER = {"bench": bench.COMMANDS, "profile": profile.COMMANDS}
 WIDTH = "88"  # of a help text as it is printed, in characters
 # At the end of a help text, where typer and we ourselves put it; ours is escaped, since rich takes brackets.
 DEFAULT = re.compile(r"\s*\\?\[(?:default: )?([^\[\]]*)\]$")
@@ -33,8 +35,7 @@ class Commands(SphinxDirective):
         section = nodes.section(ids=[f"imagen-fast-{name}"])
         section += nodes.title(text=name)
         section += nodes.paragraph("", *self.parse_inline(command.help, lineno=self.lineno)[0])
-        if command.context_settings.get("ignore_unknown_options"):
-            # It has a parser of its own, which tells itself what it takes.
+        if name in OWN_PARSER:
             section += [nodes.literal_block(text, text, language="text") for text in told(name)]
         else:
             context = typer.Context(command, info_name=f"imagen-fast {name}")
@@ -60,8 +61,8 @@ class Commands(SphinxDirective):
 
 
 def told(name: str) -> Iterator[str]:
-    """What `bench` prints for `--help`, and each of the words that are no suites."""
-    for words in ([name], *([name, word] for word in COMMANDS)):
+    """What a command prints for `--help`, and then each of its words."""
+    for words in ([name], *([name, word] for word in OWN_PARSER[name])):
         printed = io.StringIO()
         with mock.patch.dict(os.environ, COLUMNS=WIDTH), redirect_stdout(printed), suppress(SystemExit):
             main([*words, "--help"])

@@ -46,9 +46,8 @@ def main(args: list[str]) -> int:
     """
     from imagen_fast.profiling.run import WINDOW
 
-    other = {"diff": _diff, "report": _report}.get(args[0] if args else "")
-    if other is not None:
-        return other(args[1:])
+    if args and args[0] in COMMANDS:
+        return COMMANDS[args[0]](args[1:])
     parser = _Parser(prog="imagen-fast profile", usage=USAGE, description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the profile  [default: profile-TIME]")
     parser.add_argument("--live", action="store_true", help="show in the terminal how it runs")
@@ -158,3 +157,7 @@ def _count(word: str) -> int:
     if count < 0:
         raise argparse.ArgumentTypeError(f"must be 0 or more, not {word}")
     return count
+
+
+# The words that are no programs; each has a parser of its own.
+COMMANDS = {"diff": _diff, "report": _report}

@@ -68,12 +68,14 @@ class Change:
 
 @dataclass
 class Verdict:
-    """Args:
-    bottleneck: a key of `BOTTLENECKS`.
-    confidence: 0 to 1.
-    evidence: sentences, the strongest first.
-    against: sentences that speak for something else.
-    changes: at most three, the largest gain first.
+    """What bounds a run.
+
+    Args:
+        bottleneck: a key of `BOTTLENECKS`.
+        confidence: 0 to 1.
+        evidence: sentences, the strongest first.
+        against: sentences that speak for something else.
+        changes: at most three, the largest gain first.
     """
 
     bottleneck: str

@@ -83,7 +83,7 @@ def _decoding(recording: Recording, summary: Summary) -> Sentences:
     steps = recording.steps[0]
     if steps.workers:
         busy = mean(recording.samples.host, "workers_cpu")
-        beside = f" in {steps.workers} workers"
+        beside = f" in {steps.workers} {'worker' if steps.workers == 1 else 'workers'}"
         if busy:
             said.append(f"what prepares batches{beside} kept {busy:.2g} processors busy")
     else:

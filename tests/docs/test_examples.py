@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import io
+import os
 import re
 import runpy
 import shlex
@@ -19,6 +21,8 @@ import sys
 import tomllib
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -28,21 +32,32 @@ from imagen_fast.benchmarks.suites import SUITES
 from imagen_fast.cli import main
 from imagen_fast.cli.app import app
 
-# What is run in place of what is written, or left to its default, so that it takes seconds and not hours.
+# What is run in place of what is written, or left to its default, so that it takes seconds and not hours; by
+# the words that a command begins with.
 QUICK = {
     "pretrain": {"--epochs": ("--steps", "1"), "--batch-size": ("--batch-size", "2")},
     "finetune": {"--epochs": ("--steps", "1"), "--batch-size": ("--batch-size", "2")},
     "generate": {"--new": ("--new", "2"), "--complete": ("--complete", "1")},
-    "bench": {"--quick": ("--quick",), "--only": ("--only", "neighbourhood")},
+    "bench pixels": {"--quick": ("--quick",), "--only": ("--only", "neighbourhood")},
+    "bench attention": {
+        "--quick": ("--quick",),
+        "--only": ("--only", "packed B16 N49 H12 D64 bf16"),
+        "--rounds": ("--rounds", "3"),
+    },
+    "bench attention --curves": {"--quick": ("--quick",), "--only": ("--only", "N16 ")},
 }
+# The status is 1 where the second record is slower, as it may well be after three rounds.
+TELLING = {"bench compare": (0, 1)}
 # What a sentence has in place of a word, and a word that could stand there.
-PLACEHOLDERS = {"COMMAND": "pretrain", "FILE": "figures.json", "FOLDER": "folder"}
+PLACEHOLDERS = {"COMMAND": "pretrain", "FILE": "figures.json", "FOLDER": "folder", "SUITE": "attention"}
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page_run(page, data, monkeypatch):
     monkeypatch.chdir(data)
+    # A program that is profiled is one for the Python that runs the tests.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     shutil.rmtree(data / "runs", ignore_errors=True)
     names: dict[str, object] = {}
     for example in examples(page, (ROOT / page).read_text()):
@@ -77,18 +92,25 @@ def imagen_fast(words: list[str]) -> None:
     words = quick(words)
     with contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as end:
         main(words)
-    assert end.value.code in (0, None), f"status {end.value.code} of imagen-fast {shlex.join(words)}"
+    right = of_beginning(TELLING, words, (0,))
+    assert (end.value.code or 0) in right, f"status {end.value.code} of imagen-fast {shlex.join(words)}"
 
 
 def quick(words: list[str]) -> list[str]:
     """The words as QUICK has them; a run that is resumed keeps its numbers."""
-    replaced = QUICK.get(words[0], {}) if "--resume" not in words and "report" not in words else {}
+    replaced = of_beginning(QUICK, words, {}) if "--resume" not in words else {}
     kept = words
     for option in replaced:
         if option in kept:
             at = kept.index(option)
             kept = kept[:at] + kept[at + len(replaced[option]) :]
     return [*kept, *(word for new in replaced.values() for word in new)]
+
+
+def of_beginning(table: dict[str, Any], words: list[str], otherwise: Any) -> Any:
+    """What a table has for the longest beginning of the words that it knows."""
+    beginnings = (" ".join(words[:count]) for count in range(len(words), 0, -1))
+    return next((table[known] for known in beginnings if known in table), otherwise)
 
 
 class Parsed(Exception):
@@ -138,22 +160,34 @@ def pip(words: list[str]) -> None:
 
 
 def python(words: list[str]) -> None:
-    """There is such a module, and its help names the options."""
-    assert words[0] == "-m", "only modules are run"
-    assert importlib.util.find_spec(words[1]) is not None, f"there is no module {words[1]}"
-    options = re.findall(r"--[\w-]+", " ".join(words[2:]))
+    """There is such a module or file, and its help names the options."""
+    words = words[1:] if words[0] == "-P" else words
+    if words[:2] == ["-m", "pytest"]:
+        pytest_takes(words[2:])
+        return
+    if words[0] == "-m":
+        _, name, *words = words
+        assert importlib.util.find_spec(name) is not None, f"there is no module {name}"
+        run = functools.partial(runpy.run_module, name)
+    else:
+        name, *words = words
+        assert (ROOT / name).is_file(), f"there is no file {name}"
+        run = functools.partial(runpy.run_path, str(ROOT / name))
+    options = re.findall(r"--[\w-]+", " ".join(words))
     if options:
         printed = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
-            patch.setattr(sys, "argv", [words[1], "--help"])
+            patch.setattr(sys, "argv", [name, "--help"])
             with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-                runpy.run_module(words[1], run_name="__main__")
+                run(run_name="__main__")
         for option in options:
-            assert option in printed.getvalue(), f"{words[1]} has no {option}"
+            assert option in printed.getvalue(), f"{name} has no {option}"
 
 
 def pytest_takes(words: list[str]) -> None:
     """It knows the options, and the folders are there."""
+    # It opens a file that it is to write, though it writes nothing.
+    words = [os.devnull if word == "FILE" else word for word in words]
     nothing = ["--collect-only", "--noconftest", "-o", "testpaths=tests/docs/importable"]
     command = [sys.executable, "-P", "-m", "pytest", *words, *nothing]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -190,6 +224,12 @@ def test_a_block_of_another_kind_is_refused(block):
         "It is `python -m imagen_fast.benchmarks.tune --nonsense`.",
         "It is `pytest --nonsense`.",
         "It is `pytest nonsense/`.",
+        "It is `python -P -m pytest nonsense/`.",
+        "It is `python -P nonsense.py`.",
+        "It is `python -P tests/benchmarks/importable/resampled_records.py --nonsense`.",
+        "It is `imagen-fast bench compare one.json`.",
+        "It is `imagen-fast profile --nonsense -- command`.",
+        "    imagen-fast profile diff nothing nowhere",
     ],
 )
 def test_a_wrong_command_is_found(line, data, monkeypatch):
@@ -222,3 +262,6 @@ def test_quick_replaces_what_the_table_says_and_nothing_else():
     ]
     assert quick(["pretrain", "--out", "run", "--resume"]) == ["pretrain", "--out", "run", "--resume"]
     assert quick(["doctor"]) == ["doctor"]
+    assert quick(["bench", "report", "figures.json"]) == ["bench", "report", "figures.json"]
+    curves = quick(["bench", "attention", "--curves", "--json", "curves.json"])
+    assert curves[-3:] == ["--quick", "--only", "N16 "]

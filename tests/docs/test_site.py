@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import UnionType
 
@@ -13,8 +14,10 @@ import pytest
 import typer
 from examples import ROOT
 
-from imagen_fast.benchmarks.cli import COMMANDS
+from imagen_fast.benchmarks import cli as bench
+from imagen_fast.cli import profile
 from imagen_fast.cli.app import app
+from imagen_fast.profiling import findings, recording
 
 # What a browser loads of its own accord; a link is followed by a reader.
 LOADED = re.compile(
@@ -60,8 +63,10 @@ def test_every_command_and_option_is_there(site):
             for option in parameter.opts:
                 assert option in section, f"{name} lacks {option}"
     assert "--readme" in page
-    for name in COMMANDS:
-        assert f"usage: imagen-fast bench {name}" in page
+    assert "--ceilings" in page
+    for name, words in (("bench", bench.COMMANDS), ("profile", profile.COMMANDS)):
+        for word in words:
+            assert f"usage: imagen-fast {name} {word}" in page
 
 
 @pytest.mark.parametrize("room", ["ops", "data", "models", "objectives", "train"])
@@ -72,6 +77,17 @@ def test_every_public_name_is_there(site, room):
         # A constant has no docstring, nor has a union of types.
         if callable(getattr(module, name)) and not isinstance(getattr(module, name), UnionType):
             assert f'id="imagen_fast.{room}.{name}"' in page, name
+
+
+def test_what_a_profile_holds_is_there(site):
+    page = (site / "api" / "profiling.html").read_text()
+    assert 'id="imagen_fast.profile"' in page
+    for module in (recording, findings):
+        for name, found in vars(module).items():
+            if is_dataclass(found) and not name.startswith("_"):
+                assert f'id="{module.__name__}.{name}"' in page, name
+                for argument in re.findall(r"^ {8}(\w+):", (found.__doc__ or "").partition("Args:")[2], re.M):
+                    assert f"<strong>{argument}</strong>" in page, f"{name}.{argument}"
 
 
 def test_the_tables_of_the_operations_are_up_to_date(tmp_path, monkeypatch):
