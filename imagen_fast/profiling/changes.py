@@ -9,6 +9,8 @@ from imagen_fast.profiling.findings import Change, Summary
 from imagen_fast.profiling.recording import Recording
 from imagen_fast.profiling.summary import mean, prevailing
 
+# Of an engine that does nothing.
+_IDLE = 0.05
 # Below this gain it is not worth the work.
 _LEAST_GAIN = 1.03
 _MOST = 3
@@ -42,8 +44,9 @@ def _gain(share: float, taken: float) -> float:
     return round(1 / max(1 - share * taken, 1e-3), 2)
 
 
-def _computed(what: str, why: str, share: float, taken: float) -> Change:
-    return Change(what, why, _gain(share, taken), "computed")
+def _estimated(what: str, why: str, share: float, taken: float) -> Change:
+    """Where nothing tells how much of the share it takes away."""
+    return Change(what, why, _gain(share, taken), "estimated")
 
 
 Made = Iterator[Change]
@@ -53,16 +56,17 @@ def _nothing(recording: Recording, summary: Summary, share: float) -> Made:
     return iter(())
 
 
-def _all_waiting(recording: Recording, share: float) -> tuple[float, str]:
+def _all_waiting(recording: Recording, summary: Summary, share: float) -> tuple[float, str]:
     """The gain of never waiting for input: measured where that was tried."""
     found = recording.ceilings
-    if found is not None and found.in_memory:
+    chief = max(("data", "decoding"), key=lambda cause: summary.shares.get(cause, 0.0))
+    if found is not None and found.in_memory and chief == "data":
         return round(found.as_is / found.in_memory, 2), "measured"
     return _gain(share, 1.0), "computed"
 
 
 def _data(recording: Recording, summary: Summary, share: float) -> Made:
-    gain, basis = _all_waiting(recording, share)
+    gain, basis = _all_waiting(recording, summary, share)
     yield Change(
         "keep the data nearer: in memory, on a local disk, or in tar shards that are read in order",
         "storage or the network delivers batches more slowly than they are used up",
@@ -75,12 +79,12 @@ def _data(recording: Recording, summary: Summary, share: float) -> Made:
         f"read further ahead: {who}, and a larger prefetch_factor",
         "while one reader waits for storage, others can wait at the same time",
         _gain(share, _HALF),
-        "computed",
+        "estimated",
     )
 
 
 def _decoding(recording: Recording, summary: Summary, share: float) -> Made:
-    yield _computed(
+    yield _estimated(
         "decode with imagen_fast.data: Loader, or decode_batch in a collate_fn",
         "it decodes only what a view shows, and resizes and normalises in the same pass",
         share,
@@ -99,14 +103,15 @@ def _decoding(recording: Recording, summary: Summary, share: float) -> Made:
             "computed",
         )
     elif steps.workers and idle >= 1:
-        yield _computed(
+        yield _estimated(
             f"num_workers={steps.workers + int(idle)} instead of {steps.workers}",
             f"{idle:.1f} processors are idle",
             share,
             idle / (idle + steps.workers),
         )
-    if recording.samples.gpus:
-        yield _computed(
+    engine = [busy for gpu in recording.samples.gpus if (busy := mean(gpu.series, "jpeg")) is not None]
+    if engine and max(engine) < _IDLE:
+        yield _estimated(
             "decode on the GPU: decode_batch(..., device='cuda')",
             "its JPEG engine lies idle",
             share,
@@ -116,13 +121,13 @@ def _decoding(recording: Recording, summary: Summary, share: float) -> Made:
 
 def _copying(recording: Recording, summary: Summary, share: float) -> Made:
     if recording.window is not None and recording.window.device == "cuda":
-        yield _computed(
+        yield _estimated(
             "pin_memory=True in the DataLoader and .to(device, non_blocking=True)",
             "copies then run beside the computation",
             share,
             _MOST_OF_IT,
         )
-    yield _computed(
+    yield _estimated(
         "keep tensors in one type and layout through the step, and copy bytes (uint8) instead of floats",
         "copies between types, layouts and devices compute nothing",
         share,
@@ -139,7 +144,7 @@ def _launching(recording: Recording, summary: Summary, share: float) -> Made:
             "torch.compile(mode='reduce-overhead'), or CUDA graphs",
             "the GPU waits for kernels to be launched one by one",
             round(found.as_is / found.graph, 2) if found and found.graph else _gain(share, _MOST_OF_IT),
-            "measured" if measured else "computed",
+            "measured" if measured else "estimated",
         )
         if recording.window is not None and recording.window.syncs:
             syncs = recording.window.syncs / recording.window.steps
@@ -149,16 +154,21 @@ def _launching(recording: Recording, summary: Summary, share: float) -> Made:
                 None,
                 "computed",
             )
-    else:
-        yield _computed(
+    elif not _compiled(recording):
+        yield _estimated(
             "torch.compile the model",
             "Python and the dispatcher take the time between operations that are small",
             share,
             _HALF,
         )
-    yield _computed(
+    yield _estimated(
         "a batch twice as large", "as many operations are handed out for twice the images", share, _HALF
     )
+
+
+def _compiled(recording: Recording) -> bool:
+    ops = () if recording.window is None else recording.window.ops
+    return any("ompiled" in op.name or op.name.startswith("triton_") for op in ops)
 
 
 def _memory(recording: Recording, summary: Summary, share: float) -> Made:
@@ -170,20 +180,21 @@ def _memory(recording: Recording, summary: Summary, share: float) -> Made:
     of_step = sum(summary.shares.get(cause, 0.0) for cause in ("compute", "memory"))
     fused = any("fused" in op.name for op in window.ops if op.kind == "optimizer")
     if optimizer and not fused:
-        yield _computed(
+        yield _estimated(
             "the fused optimiser: fused=True",
             "one pass over weights, gradients and moments in place of a pass an operation",
             of_step * optimizer / work,
             _FUSED_OPTIMIZER,
         )
-    yield _computed(
-        "torch.compile the model, or fused layers",
-        "operations that follow each other then read and write memory once",
-        of_step * window.timeline["memory"] / work,
-        _HALF,
-    )
+    if not _compiled(recording):
+        yield _estimated(
+            "torch.compile the model, or fused layers",
+            "operations that follow each other then read and write memory once",
+            of_step * window.timeline["memory"] / work,
+            _HALF,
+        )
     if prevailing(window.ops) == "float32":
-        yield _computed(
+        yield _estimated(
             "bfloat16: torch.autocast, or bfloat16 weights with float32 masters",
             "half the bytes of every activation",
             share,
@@ -203,7 +214,7 @@ def _compute(recording: Recording, summary: Summary, share: float) -> Made:
             "computed",
         )
     if summary.mfu is not None and summary.hfu is not None and summary.hfu > 1.05 * summary.mfu:
-        yield _computed(
+        yield _estimated(
             "keep activations where memory allows, in place of computing them again",
             f"{1 - summary.mfu / summary.hfu:.0%} of the operations are made a second time",
             share,
@@ -212,7 +223,7 @@ def _compute(recording: Recording, summary: Summary, share: float) -> Made:
     if window is not None and window.device == "cpu":
         convolutions = sum(op.seconds for op in window.ops if "convolution" in op.name)
         if convolutions:
-            yield _computed(
+            yield _estimated(
                 "memory_format=torch.channels_last",
                 "convolutions need not change the layout",
                 share * convolutions / max(window.timeline["matrix"], 1e-12),
@@ -227,13 +238,13 @@ def _compute(recording: Recording, summary: Summary, share: float) -> Made:
 
 
 def _communication(recording: Recording, summary: Summary, share: float) -> Made:
-    yield _computed(
+    yield _estimated(
         "accumulate gradients over two batches, with no_sync() for the first",
         "gradients are exchanged half as often",
         share,
         _HALF,
     )
-    yield _computed(
+    yield _estimated(
         "exchange gradients in bfloat16 (bf16_compress_hook)", "half as many bytes are sent", share, _HALF
     )
 
@@ -252,18 +263,18 @@ def _throttled(recording: Recording, summary: Summary, share: float) -> Made:
         )
     else:
         what, why = "a machine of its own", "other programs take processors that this one waits for"
-    yield _computed(what, why, share, 1.0)
+    yield Change(what, why, _gain(share, 1.0), "computed")
 
 
 def _paused(recording: Recording, summary: Summary, share: float) -> Made:
     steps = recording.steps[0]
     usual = statistics.median(steps.seconds)
     long = sum(seconds > 3 * usual for seconds in steps.seconds)
-    yield _computed(
+    yield Change(
         "validate and write checkpoints less often, or in the background",
         f"{long} of {len(steps.seconds)} steps took more than three times the usual",
-        share,
-        1.0,
+        _gain(share, 1.0),
+        "computed",
     )
 
 

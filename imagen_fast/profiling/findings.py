@@ -57,7 +57,8 @@ class Change:
 
     Args:
         gain: how many times as fast a step can become at best, as in 1.8; None where nothing tells.
-        basis: where the gain comes from: `measured` (a ceiling) or `computed` (from the shares).
+        basis: where the gain comes from: `measured` (a ceiling), `computed` (the whole share of a cause taken
+            away) or `estimated` (a part of it, which nothing here tells; a cautious guess).
     """
 
     what: str

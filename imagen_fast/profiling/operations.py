@@ -59,6 +59,11 @@ class Call:
         self.name = name
         self._shapes, self._types, self._values = shapes, types, values
 
+    @property
+    def arguments(self) -> tuple[Sequence[Any], Sequence[str], Sequence[Any]]:
+        """Their shapes, types and values."""
+        return self._shapes, self._types, self._values
+
     @cached_property
     def operations(self) -> float | None:
         """Carried out, two for a multiplication with an addition; None where there is no formula."""

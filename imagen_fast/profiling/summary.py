@@ -28,9 +28,12 @@ def summarise(recording: Recording) -> Summary:
         if len(first.seconds) > 1:
             low, _, high = statistics.quantiles(first.seconds, method="inclusive")
             made.step_spread = high - low
-        images = sum(sum(steps.images) / sum(steps.seconds) for steps in steady)
+        # Processes that only load are no training.
+        alike = [steps for steps in steady if steps.boundary == first.boundary]
+        images = sum(sum(steps.images) / sum(steps.seconds) for steps in alike)
         made.images_per_second = images or None
-        made.joules_per_image = _joules(recording) / images if images and _joules(recording) else None
+        watts = _watts(recording, first.end[0], first.end[-1])
+        made.joules_per_image = watts / images if images and watts else None
     if recording.window is not None and made.step_seconds is not None:
         _utilisation(made, recording, statistics.fmean(_uninterrupted(steady[0])))
     made.shares = _shares(recording, steady)
@@ -78,6 +81,12 @@ def _utilisation(made: Summary, recording: Recording, step_seconds: float) -> No
     made.model_operations_per_step = sum(op.model_operations or 0.0 for op in counted) / window.steps
     peak = None if recording.peaks is None else _peak(recording.peaks, counted)
     if not peak:
+        return
+    products = [op for op in window.ops if op.kind == "matrix"]
+    unknown = sum(op.seconds for op in products if op.operations is None) / sum(op.seconds for op in products)
+    if unknown > _LITTLE:
+        why = f"{unknown:.0%} of the time of products is in kernels without a formula, as compiled ones are"
+        made.refused |= {"mfu": why, "hfu": why}
         return
     for name, operations in (("mfu", made.model_operations_per_step), ("hfu", made.operations_per_step)):
         share = operations / step_seconds / peak
@@ -246,15 +255,15 @@ def mean(series: Series, name: str) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def _joules(recording: Recording) -> float:
-    """A second, of all GPUs."""
+def _watts(recording: Recording, begin: float, end: float) -> float:
+    """Drawn by all GPUs between two moments, on average."""
     drawn = 0.0
     for gpu in recording.samples.gpus:
         readings = [
             (at, value)
             for at, value in zip(recording.samples.time, gpu.series.get("energy", ()), strict=False)
-            if value is not None
+            if value is not None and begin <= at <= end
         ]
-        if len(readings) > 1 and readings[-1][0] > readings[0][0]:
+        if len(readings) > 1:
             drawn += (readings[-1][1] - readings[0][1]) / (readings[-1][0] - readings[0][0])
     return drawn

@@ -1,11 +1,13 @@
 """Record bottlenecks.py's programs into `traces/`: `python record_traces.py [NAME ...]`, on a quiet machine.
 
-Each runs for a quarter of a minute; of what is recorded a small part is kept. On a machine with a GPU the
+Each runs for a quarter of a minute; of what is recorded a small part is kept, and the events of its window as
+they came from PyTorch. On a machine with a GPU the
 traces are named after it, and lie beside those of the CPU. `OUT` names another folder for them.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -23,6 +25,7 @@ from imagen_fast.profiling.summary import others
 
 TRACES = Path(os.environ.get("OUT") or Path(__file__).parent / "traces")
 SECONDS = 15
+WINDOW = 2
 QUOTA = 0.3  # of a processor
 DISTURBED = 0.05  # of a program's time, by others
 
@@ -30,10 +33,11 @@ _MOST_STEPS, _MOST_SAMPLES, _MOST_OPS = 120, 40, 16
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def record(name: str) -> Recording:
+def record(name: str, events: Path) -> Recording:
     program = [sys.executable, "-P", str(Path(__file__).with_name("bottlenecks.py")), name, str(SECONDS)]
+    os.environ["EVENTS"] = str(events)
     with quota() if name == "throttled" else nullcontext():
-        return run(program, Options())
+        return run(program, Options(window=WINDOW))
 
 
 @contextmanager
@@ -114,11 +118,15 @@ def main(names: list[str]) -> None:
         name = program.__name__
         if names and name not in names:
             continue
-        recording = small(record(name))
+        events = TRACES / f"{name}-{DEVICE.type}.events.json"
+        recording = small(record(name, events))
         if others(recording) > DISTURBED:
             print(f"not kept: {name}, other programs took {others(recording):.0%} of its time", flush=True)
             continue
         _, verdict = files.conclude(recording)
+        with gzip.open(f"{events}.gz", "wb", mtime=0) as file:
+            file.write(events.read_bytes())
+        events.unlink()
         kept = rounded({"bottleneck": bottleneck, **recording.to_dict()})
         path = TRACES / f"{name}-{DEVICE.type}.json"
         path.write_text(json.dumps(kept, separators=(",", ":")) + "\n")

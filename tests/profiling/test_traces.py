@@ -1,10 +1,14 @@
 """Verdicts on what bottlenecks.py recorded: programs that were held up by one thing, on purpose."""
 
+import gzip
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from imagen_fast.profiling.events import Event, read
+from imagen_fast.profiling.operations import Call
 from imagen_fast.profiling.recording import Recording
 from imagen_fast.profiling.summary import summarise
 from imagen_fast.profiling.verdict import judge
@@ -13,10 +17,30 @@ TRACES = sorted((Path(__file__).parent / "traces").glob("*.json"))
 
 
 def judged(trace):
+    """By today's reading of the events that were recorded."""
     kept = json.loads(trace.read_text())
     recording = Recording.from_dict(kept)
+    recording.window = window(trace)
     summary = summarise(recording)
     return kept["bottleneck"], recording, summary, judge(recording, summary)
+
+
+@cache
+def window(trace):
+    with gzip.open(trace.with_suffix(".events.json.gz")) as file:
+        kept = json.load(file)
+    events = [
+        Event(name, begin / 1e6, end / 1e6, *rest, None if call is None else Call(name, *call), note)
+        for name, begin, end, *rest, note, call in kept["events"]
+    ]
+    return read(events, kept["steps"], kept["handing_out"])
+
+
+@pytest.mark.parametrize("trace", TRACES, ids=lambda trace: trace.stem)
+def test_its_events_are_read_as_when_it_was_recorded(trace):
+    then, now = Recording.from_dict(json.loads(trace.read_text())).window, window(trace)
+    assert (now.device, now.steps, now.launches) == (then.device, then.steps, then.launches)
+    assert now.timeline == pytest.approx(then.timeline, rel=0.01, abs=1e-4)
 
 
 def test_there_are_enough_of_them():

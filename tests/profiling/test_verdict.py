@@ -128,6 +128,22 @@ def test_more_than_the_peak_is_refused():
     assert summary.refused == {"hfu": "227% of the peak of NVIDIA H100 80GB HBM3"}
 
 
+def test_without_the_operations_of_most_products_there_is_no_share():
+    counted = Op("aten::mm", "matrix", 100, WINDOW * 0.04, 80e12, 60e12, 1e9, "bfloat16")
+    replayed = Op("sm90_xmma_gemm", "matrix", 100, WINDOW * 0.02)
+    _, summary = judged(run(ops=[counted, replayed]))
+    assert (summary.mfu, summary.hfu) == (None, None)
+    assert summary.refused["mfu"].startswith("33% of the time of products is in kernels without a formula")
+
+
+def test_a_program_that_is_compiled_is_not_told_to_compile():
+    loops = [Op("CompiledFunction", "memory", 4, WINDOW * 0.08)]
+    for ops, told in (([], True), (loops, False)):
+        recording = run(matrix=0.01, memory=0.08, ops=ops)
+        whats = [change.what for change in judged(recording)[0].changes]
+        assert any("torch.compile the model" in what for what in whats) == told
+
+
 def test_joules_an_image():
     _, summary = judged(run(gpu={"energy": 0.0}))
     assert summary.images_per_second == pytest.approx(640)
