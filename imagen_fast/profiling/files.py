@@ -51,7 +51,7 @@ def keep(recording: Recording, folder: Path) -> tuple[Summary, Verdict]:
         InvalidInput: it cannot be written.
     """
     _record(recording, folder)
-    recording.peaks = _peaks(recording)
+    recording.peaks = peaks_of(recording)
     summary, verdict = _record(recording, folder)
     try:
         _draw(recording, summary, verdict, folder / RECORD)
@@ -90,7 +90,7 @@ def _record(recording: Recording, folder: Path) -> tuple[Summary, Verdict]:
     return summary, verdict
 
 
-def _peaks(recording: Recording) -> Peaks | None:
+def peaks_of(recording: Recording) -> Peaks | None:
     """What the device of a run could do at most; of a CPU it is measured, where operations were counted."""
     if recording.samples.gpus:
         return peaks.published(recording.samples.gpus[0].name)

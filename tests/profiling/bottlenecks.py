@@ -311,8 +311,10 @@ def keep_events(path: str) -> None:
 
     def reading(events: list, steps: int, handing_out: float):
         rows = [
-            [e.name, round(e.begin * 1e6, 1), round(e.end * 1e6, 1), e.thread, e.device, e.is_op]
-            + [e.number, e.launched_by, e.recorded, e.note, None if e.call is None else e.call.arguments]
+            (
+                *(e.name, round(e.begin * 1e6, 1), round(e.end * 1e6, 1), e.thread, e.device, e.is_op),
+                *(e.number, e.launched_by, e.recorded, e.note, None if e.call is None else e.call.arguments),
+            )
             for e in events
         ]
         Path(path).write_text(json.dumps({"steps": steps, "handing_out": handing_out, "events": rows}))

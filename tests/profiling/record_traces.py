@@ -21,7 +21,8 @@ from bottlenecks import BOTTLENECKS, DEVICE
 from imagen_fast.profiling import files
 from imagen_fast.profiling.recording import Recording, Samples, Series, Steps
 from imagen_fast.profiling.run import Options, run
-from imagen_fast.profiling.summary import others
+from imagen_fast.profiling.summary import others, summarise
+from imagen_fast.profiling.verdict import judge
 
 TRACES = Path(os.environ.get("OUT") or Path(__file__).parent / "traces")
 SECONDS = 15
@@ -123,9 +124,9 @@ def main(names: list[str]) -> None:
         if others(recording) > DISTURBED:
             print(f"not kept: {name}, other programs took {others(recording):.0%} of its time", flush=True)
             continue
-        _, verdict = files.conclude(recording)
-        with gzip.open(f"{events}.gz", "wb", mtime=0) as file:
-            file.write(events.read_bytes())
+        recording.peaks = files.peaks_of(recording)
+        verdict = judge(recording, summarise(recording))
+        Path(f"{events}.gz").write_bytes(gzip.compress(events.read_bytes(), mtime=0))
         events.unlink()
         kept = rounded({"bottleneck": bottleneck, **recording.to_dict()})
         path = TRACES / f"{name}-{DEVICE.type}.json"
