@@ -34,9 +34,17 @@ def test_every_suite_has_curves_that_grow(monkeypatch):
     for device in ("cpu", "cuda"):
         for suite in set(curves.CURVES) - {"decode"}:  # which has as many points as there are processors
             points: dict[str, list[float]] = {}
+            names, lines, cases = [], [], []
             for contest in curves.contests(suite, torch.device(device), quick=False):
                 curve = contest.contenders.args[1]
                 points.setdefault(curve["name"], []).append(curve["value"])
+                names.append(contest.name)
+                for contender in contest.contenders():
+                    lines.append((curve["name"], contender.implementation, curve["value"]))
+                    cases.append((contender.case, contender.implementation))
+            assert len(names) == len(set(names))
+            assert len(lines) == len(set(lines)), "a line goes through two points at one place"
+            assert len(cases) == len(set(cases)), "a ratio is found by its case"
             assert len(points) == len(curves.CURVES[suite])
             for values in points.values():
                 assert values == sorted(set(values))
@@ -62,6 +70,23 @@ def test_a_point_is_checked_and_marked():
     assert ours.facts == {"images": 2, "curve": curve, "contest": "a", "apart": False}
     assert wrong.facts["curve"] == curve
     assert wrong.timing is None
+
+
+def test_all_rows_of_a_point_are_checked(monkeypatch):
+    """The last ones too: of many rows those are whose index overflows first."""
+    monkeypatch.setattr(curves, "ROWS", {"cpu": (9000,)})
+    monkeypatch.setattr(curves.likelihood, "CPU_CASES", ((8, 16),))
+    (point,) = curves.likelihood_rows(CPU)
+    right = curves.likelihood.ours()
+
+    def wrong_at_the_end():
+        def loss(hidden, weight, target):
+            return right(torch.cat([hidden[:8999], 2 * hidden[8999:]]), weight, target)
+
+        return loss
+
+    monkeypatch.setattr(curves.likelihood, "ours", wrong_at_the_end)
+    assert not next(point.contenders()).prepare()[1].correct
 
 
 def test_a_real_point_of_attention_has_its_peers_and_its_work(monkeypatch):
