@@ -99,7 +99,7 @@ def _raster(
             reference = partial(sample_check.plain, ours)
         return partial(generate, ours, images), sample_check.cached_logits(ours, reference)
 
-    yield Contender(case, OURS, prepare, facts(config, images))
+    yield Contender(case, OURS, prepare, later_facts=partial(facts, config, images))
     if not with_theirs:
         return
 
@@ -112,16 +112,17 @@ def _raster(
 
     # Its static cache, which does not grow, is no rival: see `peers.imagegpt.generate`.
     more = {"cache": "DynamicCache; StaticCache is silently wrong for this model"}
-    told = facts(config, images) | more
-    yield Contender(case, "transformers generate", partial(prepare_theirs, False), told)
+    least = partial(facts, config, images)
+    yield Contender(case, "transformers generate", partial(prepare_theirs, False), more, later_facts=least)
     if COMPILED not in missing:
-        yield Contender(case, "transformers generate compiled", partial(prepare_theirs, True), told)
+        name = "transformers generate compiled"
+        yield Contender(case, name, partial(prepare_theirs, True), more, later_facts=least)
 
 
 def _wavefront(case: str, config: PixelConfig, device: torch.device) -> Iterator[Contender]:
     for name, context in ((OURS, Quadrant()), (f"{OURS} raster", config.context)):
         own = replace(config, context=context)
-        yield Contender(case, name, partial(_prepare_own, own, device), facts(own, 1))
+        yield Contender(case, name, partial(_prepare_own, own, device), later_facts=partial(facts, own, 1))
 
 
 def _prepare_own(config: PixelConfig, device: torch.device) -> tuple[Call, Verdict]:
