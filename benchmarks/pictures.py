@@ -23,8 +23,8 @@ from imagen_fast.tasks.pictures import INK, new_figure, save
 COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f")
 MARKERS = "s^vDPX*"
 
-TITLE, NOTE = 80, 150  # letters in a line
-REFUSED = "over 100% of the roofline: refused"
+TITLE, NOTE = 66, 150  # letters in a line
+REFUSED = "over 100%: refused"
 
 # How many times the smallest time the largest may be for ticks closer than the powers of ten.
 LESS = 100
