@@ -7,7 +7,6 @@ what a kernel saves in one it may have to spend in the other; a full run times t
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -33,6 +32,7 @@ from imagen_fast.benchmarks.peers import (
     memory_absence,
     packed,
     sdpa,
+    try_out,
 )
 
 Build = Callable[[Case], Attention]
@@ -83,7 +83,7 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
 
 
 def contest(case: Case, measured: str, wanted: tuple[Rival, ...], effort: Effort) -> Contest:
-    absent = {rival: absence for rival in wanted if (absence := _absence(rival, case, measured)) is not None}
+    absent = {rival: absence for rival in wanted if (absence := _absence(rival, case)) is not None}
     present = [rival for rival in wanted if rival not in absent]
     return Contest(
         f"{case.name} {measured}",
@@ -171,7 +171,7 @@ def _contenders(case: Case, measured: str, present: list[Rival]) -> Iterator[Con
         prepare = partial(_prepare, own, measured, own.ours, _ours(own.ours))
         yield Contender(name, f"{OURS} {mode}", prepare, own.facts(measured))
     for rival in present:
-        yield Contender(name, rival.name, partial(_prepare, case, measured, rival.layout, rival.build), facts)
+        yield Contender(name, rival.name, partial(_prepare_rival, case, measured, rival), facts)
 
 
 def _ours(layout: LayoutName) -> Build:
@@ -201,22 +201,24 @@ def _prepare(case: Case, measured: str, layout: LayoutName, build: Build) -> tup
     return call, verdict & Verdict(True, evidence)
 
 
-def _absence(rival: Rival, case: Case, measured: str) -> Absence | None:
-    """Why a peer takes no part: it is not installed, or in its own words when it is tried on one image."""
+def _prepare_rival(case: Case, measured: str, rival: Rival) -> tuple[Call, Verdict]:
+    if (trial := rival.trial) is not None:
+        one = replace(case, images=1, seen=None if case.seen is None else case.seen[:1])
+        try_out(
+            f"{rival.name} ({case.use}, {measured})",
+            lambda: getattr(one, rival.layout).call(trial(one), measured)(),
+        )
+    return _prepare(case, measured, rival.layout, rival.build)
+
+
+def _absence(rival: Rival, case: Case) -> Absence | None:
+    """Why a peer takes no part; whether it refuses the case is heard when it is prepared."""
     device = case.device.type
     if rival.peer is not None and (absence := rival.peer.absence(device)) is not None:
         return absence
     scores = case.images * case.heads * case.queries * case.keys
     if absence := memory_absence(rival.name, case.name, rival.score_bytes * scores, device):
         return absence
-    one = replace(case, images=1, seen=None if case.seen is None else case.seen[:1])
-    try:
-        if rival.trial is not None:
-            with warnings.catch_warnings(action="ignore"):  # a trial is slow, and says so
-                getattr(one, rival.layout).call(rival.trial(one), measured)()
-    except Exception as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        return Absence(f"{rival.name} ({case.use}, {measured})", why, "installed, but refuses the case")
     return compiler_absence(rival.name, device, rival.quick) if "compiled" in rival.name else None
 
 

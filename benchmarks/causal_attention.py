@@ -8,7 +8,6 @@ beside our own full attention too.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -38,6 +37,7 @@ from imagen_fast.benchmarks.peers import (
     natten,
     packed,
     sdpa,
+    try_out,
 )
 from imagen_fast.ops import CausalContext, Neighbourhood, Quadrant, Raster
 
@@ -71,22 +71,14 @@ class Rival(NamedTuple):
     quick: bool = False
     score_bytes: int = 0
 
-    def absence(self, case: Case, measured: str) -> Absence | None:
+    def absence(self, case: Case) -> Absence | None:
+        """Whether it refuses the case is heard when it is prepared."""
         device = case.device.type
         if self.peer is not None and (absence := self.peer.absence(device)) is not None:
             return absence
         scores = case.images * case.heads * case.mask.numel()
         if absence := memory_absence(self.name, case.name, self.score_bytes * scores, device):
             return absence
-        one = replace(case, images=1)
-        try:
-            if self.trial is not None:
-                with warnings.catch_warnings(action="ignore"):  # a trial is slow, and says so
-                    one.layout.call(self.trial(one), measured)()
-        except Exception as error:
-            why = (str(error) or type(error).__name__).splitlines()[0]
-            name = f"{self.name} ({type(case.context).__name__}, {measured})"
-            return Absence(name, why, "installed, but refuses the case")
         return compiler_absence(self.name, device, self.quick) if "compiled" in self.name else None
 
 
@@ -97,7 +89,7 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
 
 
 def contest(case: Case, measured: str, wanted: tuple[Rival, ...], effort: Effort) -> Contest:
-    absent = {r: absence for r in wanted if (absence := r.absence(case, measured)) is not None}
+    absent = {r: absence for r in wanted if (absence := r.absence(case)) is not None}
     present = [rival for rival in wanted if rival not in absent]
     return Contest(
         f"{case.name} {measured}",
@@ -178,6 +170,12 @@ def _contenders(case: Case, measured: str, present: list[Rival]) -> Iterator[Con
 def _prepare(
     case: Case, measured: str, rival: Rival, verdict_on: Callable[..., Verdict]
 ) -> tuple[Call, Verdict]:
+    if (trial := rival.trial) is not None:
+        one = replace(case, images=1)
+        try_out(
+            f"{rival.name} ({type(case.context).__name__}, {measured})",
+            lambda: one.layout.call(trial(one), measured)(),
+        )
     return _checked(case.layout.call(rival.build(case), measured), verdict_on, case.device)
 
 

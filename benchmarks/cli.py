@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from imagen_fast.benchmarks import compare, compare_screen, pictures, record, report, roofline, screen
 from imagen_fast.benchmarks.contest import Contest, Result, hold
@@ -65,10 +66,32 @@ def main(args: list[str]) -> int:
         raise InvalidInput(f"--rounds must be 1 or more, not {given.rounds}")
     device = _device(given.device)
     if given.list:
-        for name in SUITES if given.suite is None else [given.suite]:
-            screen.contents(name, list(_contests(name, device, given)), console)
+        _list(given, device, console)
         return 0
     return _run(given, device, console)
+
+
+def _list(given: argparse.Namespace, device: torch.device, console: Console) -> None:
+    listed = False
+    for name in SUITES if given.suite is None else [given.suite]:
+        try:
+            contests = list(_contests(name, device, given))
+        except InvalidInput as error:
+            if given.suite is not None:
+                raise
+            # Of all suites, those that have what was asked for.
+            console.print(escape(f"{name}: {error}"), highlight=False)
+            continue
+        if contests:
+            screen.contents(name, contests, console)
+            listed = True
+    if not listed:
+        raise _nothing(given)
+
+
+def _nothing(given: argparse.Namespace) -> InvalidInput:
+    where = "" if given.suite is None else f" of the suite {given.suite}"
+    return InvalidInput(f"no contest{where} has {given.only!r} in its name")
 
 
 def _contests(name: str, device: torch.device, given: argparse.Namespace) -> Iterator[Contest]:
@@ -101,7 +124,7 @@ def _run(given: argparse.Namespace, device: torch.device, console: Console) -> i
             absent += contest.absent
             results.append(hold(contest, device, status.update))
     if not results:
-        raise InvalidInput(f"no contest of the suite {given.suite} has {given.only!r} in its name")
+        raise _nothing(given)
     made = record.make_record(given.suite, given.quick, machine, results, absent)
     screen.show(made, console)
     if given.json is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from imagen_fast.benchmarks import record
+from imagen_fast.benchmarks import record, roofline
 from imagen_fast.benchmarks.contest import Contest, Result, hold
 from imagen_fast.benchmarks.machine import describe
 from imagen_fast.benchmarks.peers import Absence
@@ -44,33 +44,59 @@ class Session:
 
     Args:
         waiting: contests by name; one is let go of, with its tensors, when it has been held.
+        suites: of each contest, the suite.
+        machine: described and measured before the first contest is held.
+        absent: from those that were held.
     """
 
     device: torch.device
     quick: bool
-    suites: list[str] = field(default_factory=list)
+    suites: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
     waiting: dict[str, Contest] = field(default_factory=dict)
     held: dict[str, list[Result]] = field(default_factory=dict)
+    failed: dict[str, Exception] = field(default_factory=dict)
     absent: list[Absence] = field(default_factory=list)
 
     def parameters(self, suite: str) -> Iterator[Any]:
         """The contests of a suite with the numbers of their contenders, and the absent peers."""
-        self.suites.append(suite)
         for contest in SUITES[suite].contests(self.device, self.quick):
             self.waiting[contest.name] = contest
-            self.absent += contest.absent
+            self.suites[contest.name] = suite
             together = pytest.mark.benchmark(group=contest.name, timer=CLOCK.read)
             for number, contender in enumerate(contest.contenders()):
                 name = f"{contender.case} | {contender.implementation}"
                 yield pytest.param(contest.name, number, id=name, marks=together)
             for absence in contest.absent:
-                skip = pytest.mark.skip(reason=f"{absence.peer}: {absence.why}; {absence.install}")
+                skip = pytest.mark.skip(reason=_told(absence))
                 yield pytest.param("", 0, id=f"{contest.name} | {absence.peer}", marks=skip)
 
     def result(self, contest: str, number: int) -> Result:
-        if contest not in self.held:
-            self.held[contest] = hold(self.waiting.pop(contest), self.device)
+        """Raises what the contest raised, in every test of it."""
+        if contest in self.waiting:
+            self._hold(self.waiting.pop(contest))
+        if contest in self.failed:
+            raise self.failed[contest]
         return self.held[contest][number]
+
+    def _hold(self, contest: Contest) -> None:
+        if not self.machine:
+            self.machine = describe(self.device) | {"roofline": roofline.measure(self.device)}
+        try:
+            self.held[contest.name] = hold(contest, self.device)
+            self.absent += contest.absent
+        except Exception as error:
+            self.failed[contest.name] = error
+
+    def record(self) -> record.Record:
+        """Of the suites that any contest was held of."""
+        suites = dict.fromkeys(self.suites[name] for name in self.held)
+        contests = list(self.held.values())
+        return record.make_record(", ".join(suites), self.quick, self.machine, contests, self.absent)
+
+
+def _told(absence: Absence) -> str:
+    return f"{absence.peer}: {absence.why}; {absence.install}"
 
 
 SESSION = pytest.StashKey[Session]()
@@ -85,6 +111,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None):
+        raise pytest.UsageError("contests are timed in one process, one after another: leave out -n")
     device = torch.device(config.getoption("--device"))
     if device.type == "cuda" and not torch.cuda.is_available():
         raise pytest.UsageError("device cuda was asked for, but PyTorch finds none here; cpu is possible")
@@ -110,6 +138,8 @@ def timed(benchmark: Any, contest: str, number: int, request: pytest.FixtureRequ
 
     def report() -> None:
         result = request.config.stash[SESSION].result(contest, number)
+        if result.absence is not None:
+            pytest.skip(_told(result.absence))
         benchmark.extra_info |= {"case": result.case, "implementation": result.implementation}
         assert result.timing is not None, result.verdict.evidence
         seconds = iter([sample.seconds for sample in result.timing.samples])
@@ -120,11 +150,4 @@ def timed(benchmark: Any, contest: str, number: int, request: pytest.FixtureRequ
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    session = config.stash[SESSION]
-    output_json["imagen_fast"] = record.make_record(
-        ", ".join(session.suites),
-        session.quick,
-        describe(session.device),
-        list(session.held.values()),
-        session.absent,
-    )
+    output_json["imagen_fast"] = config.stash[SESSION].record()

@@ -19,10 +19,12 @@ class Contender:
     Args:
         case: operation, use, sizes, hidden share, type and pass, as in `mae small same-objective bf16 step`.
         implementation: `OURS`, or the peer and its mode.
-        prepare: builds what is timed and checks it; nothing is built before.
+        prepare: builds what is timed and checks it; nothing is built before. Refused, of a peer that does
+            not take the case.
         facts: workload and settings, for the record.
         build: builds what is timed, and sets up the process where that matters; for contests whose
             contenders live apart.
+        later_facts: more of them, that take as long to find as what is prepared; asked for after it.
     """
 
     case: str
@@ -30,3 +32,4 @@ class Contender:
     prepare: Callable[[], tuple[Call, Verdict]]
     facts: dict[str, Any] = field(default_factory=dict)
     build: Callable[[], Call] | None = None
+    later_facts: Callable[[], dict[str, Any]] = dict

@@ -13,7 +13,7 @@ from imagen_fast.benchmarks import apart
 from imagen_fast.benchmarks.contender import OURS, Contender
 from imagen_fast.benchmarks.correctness import Verdict
 from imagen_fast.benchmarks.measure import Effort, Failed, Sample, Sampler, Timing, interleave, sampler
-from imagen_fast.benchmarks.peers import Absence
+from imagen_fast.benchmarks.peers import Absence, Refused
 
 # Builds and checks the contender of this number; Failed, or any error of its own, where it cannot.
 Enter = Callable[[int, Contender], tuple[Sampler, Verdict]]
@@ -25,7 +25,8 @@ class Contest:
 
     Args:
         measured: the pass: `forward`, `backward`, `step`, ...
-        contenders: called once a process. Apart, what the checks share is gone before anything is timed.
+        contenders: called once a process, and to list them: it builds nothing. Apart, what the checks share
+            is gone before anything is timed.
         cold: on a GPU, empty the second-level cache before each call (for kernels, not for whole steps).
         apart: each contender lives in a process of its own that does nothing else, as its user runs it:
             neighbours share no heap. `contenders` must be picklable then, and each have a `build`.
@@ -44,7 +45,11 @@ class Contest:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one contender; without a timing where it is not correct."""
+    """What became of one contender; without a timing where it is not correct.
+
+    Args:
+        absence: of a peer that has refused the case.
+    """
 
     case: str
     implementation: str
@@ -53,6 +58,7 @@ class Result:
     timing: Timing | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     cold: bool = False
+    absence: Absence | None = None
 
     @property
     def ours(self) -> bool:
@@ -106,15 +112,19 @@ def _check(
     samplers: dict[str, Sampler] = {}
     for number, contender in enumerate(contest.contenders()):
         tell(f"{contest.name}: checking {contender.implementation}, {contender.case}")
+        names = contender.case, contender.implementation, contest.measured
+        facts = contender.facts | {"contest": contest.name, "apart": contest.apart}
         try:
             sample, verdict = enter(number, contender)
+            facts |= contender.later_facts()
+        except Refused as refused:
+            results.append(Result(*names, Verdict(False), absence=refused.absence))
+            continue
         except Exception as error:
             # One that cannot run, for lack of memory say, must not end the others' race.
             verdict = _failure(Failed.because(error))
         if verdict.correct:
             samplers[str(number)] = sample
-        facts = contender.facts | {"contest": contest.name, "apart": contest.apart}
-        names = contender.case, contender.implementation, contest.measured
         results.append(Result(*names, verdict, facts=facts, cold=contest.cold))
     return results, samplers
 

@@ -105,8 +105,9 @@ def _contenders(case: str, size: tuple[int, int], count: int, threads: int) -> I
         # It has threads of its own.
         theirs["DALI"] = (partial(image_pipelines.dali, threads=threads), OTHER)
     for name, (build, bound) in (ours | theirs).items():
-        facts = _facts(size, count, threads)
-        yield Contender(case, name, partial(_prepare, build, bound, size, count), facts)
+        facts, bytes_ = _facts(size, count, threads), partial(_bytes, size, count)
+        prepare = partial(_prepare, build, bound, size, count)
+        yield Contender(case, name, prepare, facts, later_facts=bytes_)
 
 
 def _gpu_contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Contender]:
@@ -122,19 +123,19 @@ def _gpu_contenders(case: str, size: tuple[int, int], count: int) -> Iterator[Co
     if DALI.absence() is None:
         builds["DALI, mixed"] = (partial(image_pipelines.dali, threads=threads, gpu=True), OTHER)
     for name, (build, bound) in builds.items():
-        facts = _facts(size, count, threads)
-        yield Contender(case, name, partial(_prepare_on_gpu, build, bound, size, count), facts)
+        facts, bytes_ = _facts(size, count, threads), partial(_bytes, size, count)
+        prepare = partial(_prepare_on_gpu, build, bound, size, count)
+        yield Contender(case, name, prepare, facts, later_facts=bytes_)
 
 
 def _facts(size: tuple[int, int], count: int, threads: int) -> dict[str, Any]:
-    """Sizes, the files once and the pixels that come out; nobody knows the least operations of a decoder."""
+    return {"images": count, "image": f"{size[0]}x{size[1]}", "threads": threads}
+
+
+def _bytes(size: tuple[int, int], count: int) -> dict[str, Any]:
+    """The files once and the pixels that come out; nobody knows the least operations of a decoder."""
     given = work(size, count)
-    return {
-        "images": count,
-        "image": f"{size[0]}x{size[1]}",
-        "threads": threads,
-        "bytes": sum(map(len, given.images)) + given.out().nbytes,
-    }
+    return {"bytes": sum(map(len, given.images)) + given.out().nbytes}
 
 
 def work(size: tuple[int, int], count: int) -> Work:

@@ -47,14 +47,19 @@ def make_record(
     contests: Sequence[Sequence[Result]],
     absent: Sequence[Absence],
 ) -> Record:
-    """The record of a suite from the results of its contests; absences that repeat are kept once."""
+    """The record of a suite from the results of its contests; absences that repeat are kept once.
+
+    A peer that has refused a case is absent from it, and no result.
+    """
+    refused = [result.absence for results in contests for result in results if result.absence]
+    contests = [[result for result in results if not result.absence] for results in contests]
     return {
         "suite": suite,
         "quick": quick,
         "machine": machine,
         "results": [_result(result, machine.get("roofline")) for results in contests for result in results],
         "ratios": [ratio for results in contests for ratio in ratios(results)],
-        "absent": [asdict(absence) for absence in dict.fromkeys(absent)],
+        "absent": [asdict(absence) for absence in dict.fromkeys([*absent, *refused])],
     }
 
 

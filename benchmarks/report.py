@@ -85,6 +85,13 @@ def peak_memory(result: dict[str, Any]) -> str | None:
 
 
 def machine_line(record: Record) -> str:
+    roofline = record["machine"].get("roofline")
+    line = f"Medians [interquartile range]; ratio: the peer's time over ours. {machine_facts(record)}."
+    return f"{line} {describe(roofline)}." if roofline else line
+
+
+def machine_facts(record: Record) -> str:
+    """Where, with what and when it was measured."""
     machine = record["machine"]
     versions = machine.get("versions") or {}
     threads = f"{machine.get('threads')} threads on {machine.get('cores')} cores"
@@ -98,9 +105,7 @@ def machine_line(record: Record) -> str:
         "each in a process of its own" if _apart(record) else None,
         "quick run" if record.get("quick") else None,
     ]
-    facts = "; ".join(part for part in parts if part)
-    line = f"Medians [interquartile range]; ratio: the peer's time over ours. {facts}."
-    return f"{line} {describe(machine['roofline'])}." if machine.get("roofline") else line
+    return "; ".join(part for part in parts if part)
 
 
 def _apart(record: Record) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -57,11 +57,11 @@ def raster(
 ) -> Contest:
     absent = [TRANSFORMERS.absence(), compiler_absence(COMPILED, device.type, quick)]
     missing = tuple(absence for absence in absent if absence is not None)
-    contenders = partial(_raster, f"{name} {_sizes(config)} B{images} raster", config, images, device)
+    case = f"{name} {_sizes(config)} B{images} raster"
     return Contest(
-        f"{name} {_sizes(config)} raster",
+        case,
         "sample",
-        partial(contenders, {absence.peer for absence in missing}),
+        partial(_raster, case, config, images, device, {absence.peer for absence in missing}),
         effort,
         missing,
     )
@@ -81,39 +81,48 @@ def _raster(
     case: str, config: PixelConfig, images: int, device: torch.device, missing: set[str]
 ) -> Iterator[Contender]:
     with_theirs = TRANSFORMERS.name not in missing
-    ours = pixel_model.random_model(config)
-    if with_theirs:
+
+    @cache
+    def their_model() -> Any:
         from imagen_fast.benchmarks.peers import imagegpt
 
-        theirs = imagegpt.random_model(config).to(device).eval()
-        ours = load_imagegpt(theirs)
-    ours.to(device).eval()
+        return imagegpt.random_model(config).to(device).eval()
 
     def prepare() -> tuple[Call, Verdict]:
-        reference = partial(imagegpt.logits, theirs) if with_theirs else partial(sample_check.plain, ours)
+        if with_theirs:
+            from imagen_fast.benchmarks.peers import imagegpt
+
+            ours = load_imagegpt(their_model()).to(device).eval()
+            reference = partial(imagegpt.logits, their_model())
+        else:
+            ours = pixel_model.random_model(config).to(device).eval()
+            reference = partial(sample_check.plain, ours)
         return partial(generate, ours, images), sample_check.cached_logits(ours, reference)
 
-    yield Contender(case, OURS, prepare, facts(config, images))
+    yield Contender(case, OURS, prepare, later_facts=partial(facts, config, images))
     if not with_theirs:
         return
 
     def prepare_theirs(compiled: bool) -> tuple[Call, Verdict]:
-        model = imagegpt.compiled(theirs) if compiled else theirs
+        from imagen_fast.benchmarks.peers import imagegpt
+
+        model = imagegpt.compiled(their_model()) if compiled else their_model()
         verdict = sample_check.their_cached_logits(model, config)
         return partial(imagegpt.generate, model, images, config.tokens), verdict
 
     # Its static cache, which does not grow, is no rival: see `peers.imagegpt.generate`.
     more = {"cache": "DynamicCache; StaticCache is silently wrong for this model"}
-    told = facts(config, images) | more
-    yield Contender(case, "transformers generate", partial(prepare_theirs, False), told)
+    least = partial(facts, config, images)
+    yield Contender(case, "transformers generate", partial(prepare_theirs, False), more, later_facts=least)
     if COMPILED not in missing:
-        yield Contender(case, "transformers generate compiled", partial(prepare_theirs, True), told)
+        name = "transformers generate compiled"
+        yield Contender(case, name, partial(prepare_theirs, True), more, later_facts=least)
 
 
 def _wavefront(case: str, config: PixelConfig, device: torch.device) -> Iterator[Contender]:
     for name, context in ((OURS, Quadrant()), (f"{OURS} raster", config.context)):
         own = replace(config, context=context)
-        yield Contender(case, name, partial(_prepare_own, own, device), facts(own, 1))
+        yield Contender(case, name, partial(_prepare_own, own, device), later_facts=partial(facts, own, 1))
 
 
 def _prepare_own(config: PixelConfig, device: torch.device) -> tuple[Call, Verdict]:

@@ -42,7 +42,10 @@ def show(record: Record, console: Console) -> None:
 
 
 def contents(suite: str, contests: Sequence[Contest], console: Console) -> None:
-    """The contests of a suite, who takes part in any, and who is absent from one with what brings it."""
+    """The contests of a suite, who takes part in any, and who is absent from one with what brings it.
+
+    Whether a peer that is here refuses a case is only heard when the contest is held.
+    """
     console.print(f"[bold]{suite}[/]: {SUITES[suite].what}", highlight=False)
     for contest in contests:
         console.print(escape(f"  {contest.name}"), highlight=False)

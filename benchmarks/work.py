@@ -33,7 +33,7 @@ def stated(work: Work, products_in: str, footprint: int | None = None) -> dict[s
     """As the facts of a contender hold it.
 
     Args:
-        products_in: `fp32`, `bf16` or `fp16`: of what type the factors of matrix products are.
+        products_in: `fp32` or `bf16`: of what type the factors of matrix products are.
         footprint: bytes of different data, where some are moved more than once.
     """
     return {

@@ -11,6 +11,8 @@ import importlib.util
 import os
 import shutil
 import sys
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,14 @@ class Absence:
     peer: str
     why: str
     install: str
+
+
+class Refused(Exception):
+    """A peer that is here does not take the case."""
+
+    def __init__(self, absence: Absence) -> None:
+        super().__init__(absence.why)
+        self.absence = absence
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,20 @@ OPENCV = Peer("OpenCV", "cv2", "pip install 'opencv-python-headless>=4.11'")
 WEBDATASET = Peer("webdataset", "webdataset", "pip install webdataset")
 DALI = Peer("DALI", "nvidia.dali", "pip install nvidia-dali-cuda130")
 FFCV = Peer("FFCV", "ffcv", "apt-get install pkg-config libopencv-dev libturbojpeg0-dev && pip install ffcv")
+
+
+def try_out(name: str, trial: Callable[[], object]) -> None:
+    """On little work, where a peer is known to refuse some.
+
+    Raises:
+        Refused: with the peer's own words.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # a trial is slow, and says so
+            trial()
+    except Exception as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise Refused(Absence(name, why, "installed, but refuses the case")) from error
 
 
 def memory_absence(name: str, case: str, needed: int, device: str) -> Absence | None:

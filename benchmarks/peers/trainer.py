@@ -1,4 +1,7 @@
-"""A training step of another's model, as transformers' Trainer makes it."""
+"""A training step of another's model, as transformers' Trainer makes it but for the clipping of gradients.
+
+Its default bounds their norm (`max_grad_norm=1.0`), which ours does not; without it, both do the same work.
+"""
 
 from __future__ import annotations
 

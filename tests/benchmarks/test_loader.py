@@ -52,6 +52,13 @@ def test_without_peers_they_are_named_with_what_brings_them(monkeypatch):
     assert "FFCV" not in [c.implementation for c in contest("folder").contenders()]
 
 
+def test_the_record_says_that_ffcv_reads_other_jpegs(monkeypatch):
+    for name in ("TORCHVISION", "FFCV"):  # as though both were here
+        monkeypatch.setattr(loader, name, replace(getattr(loader, name), module="json"))
+    told = {c.implementation: c.facts.get("files") for c in contest("folder").contenders()}
+    assert {name: files for name, files in told.items() if files} == {"FFCV": "JPEGs coded anew, quality 95"}
+
+
 def test_the_suite_of_decoding_has_them():
     names = [contest.name for contest in decode.contests(torch.device("cpu"), quick=True)]
     assert [name.split()[:2] for name in names[1:]] == [["loader", "folder"], ["loader", "tar"]]

@@ -165,8 +165,10 @@ def test_flex_attention_sees_what_the_context_lets_it(context):
 def test_flex_attention_is_absent_from_a_backward_on_the_cpu_in_its_own_words():
     case = attention_case(Quadrant())
     flex = next(r for r in causal_attention.rivals(case, quick=False) if "Flex" in r.name)
-    (absence,) = causal_attention.contest(case, BOTH, (flex,), ONCE).absent
-    assert absence.peer == "FlexAttention compiled (Quadrant, forward+backward)"
+    flex = flex._replace(name="Flex")  # the other name waits for a compiler
+    results = hold(causal_attention.contest(case, BOTH, (flex,), ONCE), CPU)
+    (absence,) = (result.absence for result in results if result.absence)
+    assert absence.peer == "Flex (Quadrant, forward+backward)"
     assert "does not support backward on CPU" in absence.why
 
 

@@ -124,10 +124,10 @@ def test_facts_are_those_of_the_steps():
 
 def test_quick_takes_one_of_each_and_full_every_size():
     quick = [contest.name for contest in sample.contests(CPU, quick=True)]
-    assert quick == ["sample tiny 32x32 raster", "sample small 32x32 B1 quadrant"]
+    assert quick == ["sample tiny 32x32 B16 raster", "sample small 32x32 B1 quadrant"]
     full = [contest.name for contest in sample.contests(CPU, quick=False)]
     assert full == [
-        "sample tiny 32x32 raster",
-        "sample small 32x32 raster",
+        "sample tiny 32x32 B16 raster",
+        "sample small 32x32 B16 raster",
         *(f"sample {model} {side}x{side} B1 quadrant" for side in (32, 64) for model in ("tiny", "small")),
     ]
