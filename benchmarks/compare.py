@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from imagen_fast.benchmarks.contender import OURS
-from imagen_fast.benchmarks.noise import LEAST, Between, Effect, Noise, Timed, centre, student
+from imagen_fast.benchmarks.noise import LEAST, Between, Effect, Noise, Timed, centres, student
 from imagen_fast.benchmarks.record import Record
 from imagen_fast.errors import InvalidInput
 
@@ -30,6 +30,9 @@ Verdict = Literal["faster", "slower", "same", "unclear"]
 THRESHOLD = 0.05
 # Of wrong alarms in a whole comparison, and of wrong sames in one case.
 ERROR = 0.05
+# So many peers must agree on what the machine did; with fewer, and with none, only what is far beyond all
+# that machines do is called a change.
+WITNESSES = 2
 
 # Where the seconds of a round are kept, by the names of the clocks.
 TIMERS = {"wall": "samples", "cpu": "cpu_samples"}
@@ -152,10 +155,12 @@ def compare(
         )
     by_contest = all("contest" in result for result in (*a["results"], *b["results"]))
     in_a, in_b = _by_name(a["results"], by_contest), _by_name(b["results"], by_contest)
+    both = [name for name in in_a if name in in_b and in_a[name]["correct"] and in_b[name]["correct"]]
+    rounds = {name: (_seconds(in_a[name], timer), _seconds(in_b[name], timer)) for name in both}
+    enough = [name for name in both if min(map(len, rounds[name])) >= LEAST]
     timed = {
-        name: Timed(f"{name.contest} {name.number}", not name.ours, *centres)
-        for name in in_a
-        if name in in_b and (centres := _centres(in_a[name], in_b[name], timer))
+        name: Timed(f"{name.contest} {name.number}", not name.ours, *found)
+        for name, found in zip(enough, centres([rounds[name] for name in enough]), strict=True)
     }
     judged = [name for name in timed if (name.ours or peers) and only in str(name)]
     if not judged:
@@ -166,17 +171,21 @@ def compare(
     noise = Noise(timed.values())
     references = [name for name, contender in timed.items() if contender.reference]
     changed = [name for name in references if _alarm(noise.effect(timed[name]), len(references))]
-    if changed:
-        timed |= {name: replace(timed[name], reference=False) for name in changed}
+    # Of two that disagree nobody knows which has changed, nor whether one alone has.
+    if len(references) - len(changed) < WITNESSES:
+        changed = []
+    dropped = changed if len(references) >= WITNESSES else references
+    if dropped:
+        timed |= {name: replace(timed[name], reference=False) for name in dropped}
         noise = Noise(timed.values())
+    references = [name for name in references if name not in dropped]
     bound = math.log1p(threshold)
     findings = []
     for name in judged:
         effect = noise.effect(timed[name])
-        seconds = [_seconds(found[name], timer) for found in (in_a, in_b)]
-        near = (n for n in references if n not in changed and n[:2] == name[:2] and n != name)
+        near = (n for n in references if n[:2] == name[:2] and n != name)
         findings.append(
-            _finding(name, effect, seconds, tuple(n.implementation for n in near), len(judged), bound)
+            _finding(name, effect, rounds[name], tuple(n.implementation for n in near), len(judged), bound)
         )
     return Comparison(
         threshold,
@@ -184,7 +193,7 @@ def compare(
         differences,
         tuple(findings),
         noise.between,
-        len(references) - len(changed),
+        len(references),
         tuple(map(str, changed)),
         tuple(_incorrect(in_a)),
         tuple(_incorrect(in_b)),
@@ -234,7 +243,7 @@ def _rounds_needed(effect: Effect, rounds: tuple[int, int], family: int, bound: 
     left = (bound / t) ** 2 - effect.lasting
     if left <= 0:
         return None
-    taken = statistics.harmonic_mean(rounds)
+    taken = min(rounds)
     # Rounds make the spreads between runs surer too, which may be all that lacks.
     needed = max(taken * effect.of_rounds / left, 1.5 * taken)
     # Two digits: it is an estimate.
@@ -252,14 +261,6 @@ def _by_name(results: Iterable[dict[str, Any]], by_contest: bool) -> dict[Name, 
             name = name._replace(number=name.number + 1)
         found[name] = result
     return found
-
-
-def _centres(a: dict[str, Any], b: dict[str, Any], timer: str) -> list[Any]:
-    """Both; none where either is incorrect or has too few rounds."""
-    if not (a["correct"] and b["correct"]):
-        return []
-    seconds = [_seconds(result, timer) for result in (a, b)]
-    return [centre(s) for s in seconds] if min(map(len, seconds)) >= LEAST else []
 
 
 def _seconds(result: Mapping[str, Any], timer: str) -> list[float]:
