@@ -40,6 +40,7 @@ TIMERS = {"wall": "samples", "cpu": "cpu_samples"}
 # What decides how fast the same code is. The version of our own package is no part of it.
 _MACHINE = ("device", "processor", "instructions", "cores", "threads", "python", "gpu", "cuda", "driver")
 _OWN_PACKAGE = "imagen-fast"
+_MISSING = {"correct": False}
 
 
 class Name(NamedTuple):
@@ -57,6 +58,16 @@ class Name(NamedTuple):
 
     def __str__(self) -> str:
         return self.case if self.implementation == OURS else f"{self.case}, {self.implementation}"
+
+
+class Side(NamedTuple):
+    """A record; what it does not tell is None. `rounds`: the fewest and the most of its contenders."""
+
+    file: str
+    commit: str | None
+    date: str | None
+    load: float | None
+    rounds: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -90,9 +101,12 @@ class Finding:
 class Comparison:
     """Of two records. `changed_peers` are no references; whoever is incorrect in either is not compared.
 
-    `between` is what the references say of two runs of the same code.
+    `between` is what the references say of two runs of the same code. `lost` are those of ours that were
+    correct in A, and in B are not, or are missing. Of those with `too_few_rounds` nothing can be said.
     """
 
+    a: Side
+    b: Side
     threshold: float
     timer: str
     differences: tuple[str, ...]
@@ -104,6 +118,8 @@ class Comparison:
     incorrect_in_b: tuple[str, ...]
     only_in_a: tuple[str, ...]
     only_in_b: tuple[str, ...]
+    lost: tuple[str, ...]
+    too_few_rounds: tuple[str, ...]
 
     @property
     def count(self) -> Counter[str]:
@@ -111,11 +127,17 @@ class Comparison:
 
     @property
     def worse(self) -> bool:
-        """Something is slower, or is no longer correct."""
-        return self.count["slower"] > 0 or bool(set(self.incorrect_in_b) - set(self.incorrect_in_a))
+        """Something of ours is slower, or no longer correct or there."""
+        return self.count["slower"] > 0 or bool(self.lost)
+
+    @property
+    def undecided(self) -> bool:
+        """Of something nothing is known."""
+        return self.count["unclear"] > 0 or bool(self.too_few_rounds)
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"between": self.between._asdict(), "worse": self.worse}
+        named = {name: getattr(self, name)._asdict() for name in ("a", "b", "between")}
+        return asdict(self) | named | {"worse": self.worse, "undecided": self.undecided}
 
 
 def compare(
@@ -126,6 +148,7 @@ def compare(
     peers: bool = False,
     across_machines: bool = False,
     only: str = "",
+    files: tuple[str, str] = ("A", "B"),
 ) -> Comparison:
     """What changed from `a` to `b`.
 
@@ -135,6 +158,7 @@ def compare(
         peers: judge them too, each by the others.
         across_machines: compare whatever the records were made on.
         only: the cases with this in their name; the peers of all are references.
+        files: where the records come from, for the reader.
 
     Raises:
         InvalidInput: the records have no case in common, were made on different machines, or lack the timer.
@@ -163,7 +187,13 @@ def compare(
         for name, found in zip(enough, centres([rounds[name] for name in enough]), strict=True)
     }
     judged = [name for name in timed if (name.ours or peers) and only in str(name)]
-    if not judged:
+    few = [name for name in both if name not in timed and (name.ours or peers) and only in str(name)]
+    lost = [
+        name
+        for name, result in in_a.items()
+        if name.ours and only in str(name) and result["correct"] and not in_b.get(name, _MISSING)["correct"]
+    ]
+    if not (judged or few or lost):
         raise InvalidInput(
             f"A and B have no correct case in common{f' with {only!r} in its name' * bool(only)}"
         )
@@ -188,6 +218,8 @@ def compare(
             _finding(name, effect, rounds[name], tuple(n.implementation for n in near), len(judged), bound)
         )
     return Comparison(
+        _side(a, files[0]),
+        _side(b, files[1]),
         threshold,
         timer,
         differences,
@@ -195,11 +227,24 @@ def compare(
         noise.between,
         len(references),
         tuple(map(str, changed)),
-        tuple(_incorrect(in_a)),
-        tuple(_incorrect(in_b)),
-        tuple(str(name) for name in in_a if name not in in_b),
-        tuple(str(name) for name in in_b if name not in in_a),
+        *(
+            tuple(name for name in map(str, names) if only in name)
+            for names in (
+                _incorrect(in_a),
+                _incorrect(in_b),
+                (name for name in in_a if name not in in_b),
+                (name for name in in_b if name not in in_a),
+                lost,
+                few,
+            )
+        ),
     )
+
+
+def _side(record: Record, file: str) -> Side:
+    machine = record["machine"]
+    rounds = [len(result["samples"]) for result in record["results"] if result["samples"]] or [0]
+    return Side(file, *map(machine.get, ("commit", "date", "load")), (min(rounds), max(rounds)))
 
 
 def _finding(
@@ -272,8 +317,8 @@ def _seconds(result: Mapping[str, Any], timer: str) -> list[float]:
     return seconds
 
 
-def _incorrect(results: Mapping[Name, dict[str, Any]]) -> Iterable[str]:
-    return (str(name) for name, result in results.items() if not result["correct"])
+def _incorrect(results: Mapping[Name, dict[str, Any]]) -> Iterable[Name]:
+    return (name for name, result in results.items() if not result["correct"])
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterable[str]:

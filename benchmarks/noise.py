@@ -86,7 +86,8 @@ def centre(seconds: Sequence[float], usual: float = 0.0) -> Centre:
     """
     logs = _logs(seconds)
     kept = max(min(LEAST, len(logs)), round(FASTEST * len(logs)))
-    influence = _influence(logs, kept)
+    held = np.minimum(logs, np.partition(logs, kept - 1)[kept - 1])
+    influence = (held - held.mean()) * len(logs) / kept
     own = resemblance(seconds)
     alike = min(max(0.0, usual, own if own > 1.5 / math.sqrt(len(logs)) else 0.0), 0.95)
     # So many rounds say as much as one independent one.
@@ -114,11 +115,6 @@ def resemblance(seconds: Sequence[float]) -> float:
 def _logs(seconds: Sequence[float]) -> Array:
     # No clock here ticks faster: a call may have taken none of the processor's time.
     return np.log(np.maximum(np.asarray(seconds, dtype=np.float64), 1e-9))
-
-
-def _influence(logs: Array, kept: int) -> Array:
-    held = np.minimum(logs, np.partition(logs, kept - 1)[kept - 1])
-    return (held - held.mean()) * len(logs) / kept
 
 
 @dataclass(frozen=True)

@@ -213,8 +213,27 @@ def test_the_incorrect_and_the_missing_are_named_and_not_compared():
     assert found.only_in_a[0] == "case a"
     assert found.only_in_b[-1] == "case d, z"
     assert found.worse
-    with pytest.raises(InvalidInput, match="no correct case in common with 'case a' in its name"):
-        compare(a, b, only="case a")
+    assert found.lost == ("case a", "case c")
+    alone = compare(a, incorrect(b, 4), only="case a")  # missing
+    assert (alone.findings, alone.lost, alone.incorrect_in_b, alone.only_in_b) == ((), ("case a",), (), ())
+    with pytest.raises(InvalidInput, match="no correct case in common with 'case d' in its name"):
+        compare(a, b, only="case d")
+
+
+def test_a_peer_that_fails_is_told_and_is_none_of_ours():
+    found = compare(made(1), incorrect(made(2), 1))
+    assert found.incorrect_in_b == ("case a, x",)
+    assert not found.worse
+
+
+def test_a_case_with_too_few_rounds_is_named():
+    few = made(2)
+    few["results"][0] |= {"samples": [0.01, 0.01]}
+    found = compare(made(1), few)
+    assert [f.case for f in found.findings] == ["case b", "case c", "case d"]
+    assert found.too_few_rounds == ("case a",)
+    assert found.undecided
+    assert not found.worse
 
 
 def test_older_records_without_contests_are_compared_too():
@@ -268,7 +287,33 @@ def test_status_and_json(written, tmp_path, capsys):
     assert main(["compare", worse, a]) == 0  # faster
     assert main(["compare", a, worse, "--threshold", "20%"]) == 0
     assert main(["compare", a, worse, "--only", "case a"]) == 0
-    assert main(["compare", a, written("wrong", incorrect(made(2), 0))]) == 1
+    wrong = written("wrong", incorrect(made(2), 0))
+    assert main(["compare", a, wrong]) == 1
+    assert main(["compare", a, wrong, "--only", "case b"]) == 0
+    assert main(["compare", a, written("less", made(2, contests="bcd"))]) == 1
+    far = written("far", made(2, {"all": 1.3}))
+    assert main(["compare", a, far]) == 0
+    assert main(["compare", a, far, "--strict"]) == 1
+    assert main(["compare", a, same, "--strict"]) == 0
+
+
+def test_who_reads_it_is_told_what_was_compared_and_by_whom_it_was_explained(written, tmp_path, capsys):
+    from_a = MACHINE | {"commit": "0123456789abcdef", "date": "2026-01-02T03:04:05+00:00", "load": 0.5}
+    a, b = made(1, machine=from_a), made(2)
+    for given in (a, b):
+        given["results"] = [r for r in given["results"] if r["contest"] != "a" or r["implementation"] == OURS]
+    b["results"][0]["samples"] = b["results"][0]["samples"][:9]
+    out = tmp_path / "verdicts.json"
+    files = written("a", a), written("b", b)
+    main(["compare", *files, "--json", str(out)])
+    screen = capsys.readouterr().out
+    assert "commit 0123456789ab, 2026-01-02T03:04:05+00:00, load 0.5, 60 rounds" in screen
+    assert "commit unknown, date unknown, load unknown, 9 to 60 rounds" in screen
+    assert "by 9 of other contests" in screen
+    told = json.loads(out.read_text())
+    assert (told["a"]["file"], told["b"]["file"]) == files
+    assert told["a"]["load"] == 0.5
+    assert told["b"]["rounds"] == [9, 60]
 
 
 def test_other_machines_are_compared_only_when_that_is_asked_for(written, capsys):
