@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.benchmarks.noise import LEAST, Between, Effect, Noise, Timed, centres, student
+from imagen_fast.benchmarks.peers import PACKAGED
 from imagen_fast.benchmarks.record import Record
 from imagen_fast.errors import InvalidInput
 
@@ -171,7 +172,7 @@ def compare(
                 )
     if a.get("suite") != b.get("suite"):
         raise InvalidInput(f"A is of the suite {a.get('suite')}, B of {b.get('suite')}; they must be of one")
-    differences = tuple(_differences(a["machine"], b["machine"]))
+    differences = tuple(_differences(a, b))
     if differences and not across_machines:
         raise InvalidInput(
             f"it would not be fair to compare these records: {'; '.join(differences)}; with --across-machines"
@@ -321,13 +322,16 @@ def _incorrect(results: Mapping[Name, dict[str, Any]]) -> Iterable[Name]:
     return (name for name, result in results.items() if not result["correct"])
 
 
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterable[str]:
+def _differences(record_a: Record, record_b: Record) -> Iterable[str]:
+    a, b = record_a["machine"], record_b["machine"]
     for fact in _MACHINE:
         if a.get(fact) != b.get(fact):
             yield f"{fact} {_words(a.get(fact))} in A, {_words(b.get(fact))} in B"
     ours, theirs = (dict(machine.get("versions") or {}) for machine in (a, b))
+    timed = {r["implementation"] for r in (*record_a["results"], *record_b["results"]) if r["samples"]}
+    idle = {peer.name for peer in PACKAGED if not any(peer.name in name for name in timed)}
     for package in dict.fromkeys((*ours, *theirs)):
-        if package != _OWN_PACKAGE and ours.get(package) != theirs.get(package):
+        if package not in (_OWN_PACKAGE, *idle) and ours.get(package) != theirs.get(package):
             yield f"{package} {_words(ours.get(package))} in A, {_words(theirs.get(package))} in B"
 
 

@@ -330,6 +330,20 @@ def test_other_machines_are_compared_only_when_that_is_asked_for(written, capsys
     assert "not a fair comparison: threads 2 in A, 1 in B; torch 9 in A, 10 in B" in capsys.readouterr().out
 
 
+def test_peers_of_other_versions_are_refused_where_they_took_part():
+    def with_opencv(seed, version, implementation):
+        given = made(seed, machine=MACHINE | {"versions": {"torch": "9", "OpenCV": version}})
+        results = [
+            r | {"implementation": implementation if r["implementation"] == "x" else r["implementation"]}
+            for r in given["results"]
+        ]
+        return given | {"results": results}
+
+    assert compare(with_opencv(1, "4.11", "x"), with_opencv(2, "4.12", "x")).differences == ()
+    with pytest.raises(InvalidInput, match=r"OpenCV 4\.11 in A, 4\.12 in B"):
+        compare(*(with_opencv(i, f"4.1{i}", "simplejpeg, OpenCV") for i in (1, 2)))
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
