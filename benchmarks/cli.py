@@ -34,7 +34,7 @@ def main(args: list[str]) -> int:
     """Run what `args` asks for.
 
     Returns:
-        0, or 1 where an implementation was not correct or, compared, is slower or no longer correct.
+        0, or 1 where an implementation was not correct or, compared, is slower, no longer correct or missing.
 
     Raises:
         ImagenFastError: the arguments, or a file or device that they name, cannot be used.
@@ -158,7 +158,7 @@ def _compare(args: list[str], console: Console) -> int:
     parser = _Parser(
         prog="imagen-fast bench compare",
         description="What is faster, slower, the same or unclear in B. Exit status: 0, nothing is slower; "
-        "1, something is slower or no longer correct; 2, the records cannot be compared.",
+        "1, something of ours is slower, no longer correct, or missing; 2, the records cannot be compared.",
         allow_abbrev=False,
     )
     parser.add_argument("a", type=Path, metavar="A.json", help="the record of a run before")
@@ -174,6 +174,7 @@ def _compare(args: list[str], console: Console) -> int:
     parser.add_argument(
         "--across-machines", action="store_true", help="though machines, threads or versions differ"
     )
+    parser.add_argument("--strict", action="store_true", help="exit status 1 also where something is unclear")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write verdicts and evidence here")
     given = parser.parse_args(args)
     if given.timer not in compare.TIMERS:
@@ -189,12 +190,13 @@ def _compare(args: list[str], console: Console) -> int:
         given.peers,
         given.across_machines,
         given.only,
+        (str(given.a), str(given.b)),
     )
     compare_screen.show(found, console)
     if given.json is not None:
         record.write(found.as_json(), given.json)
         console.print(f"written to {given.json}", highlight=False)
-    return 1 if found.worse else 0
+    return 1 if found.worse or (given.strict and found.undecided) else 0
 
 
 def _share(text: str) -> float:

@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from imagen_fast.benchmarks.contender import OURS
-from imagen_fast.benchmarks.noise import LEAST, Between, Effect, Noise, Timed, centre, student
+from imagen_fast.benchmarks.noise import LEAST, Between, Effect, Noise, Timed, centres, student
+from imagen_fast.benchmarks.peers import PACKAGED
 from imagen_fast.benchmarks.record import Record
 from imagen_fast.errors import InvalidInput
 
@@ -30,6 +31,9 @@ Verdict = Literal["faster", "slower", "same", "unclear"]
 THRESHOLD = 0.05
 # Of wrong alarms in a whole comparison, and of wrong sames in one case.
 ERROR = 0.05
+# So many peers must agree on what the machine did; with fewer, and with none, only what is far beyond all
+# that machines do is called a change.
+WITNESSES = 2
 
 # Where the seconds of a round are kept, by the names of the clocks.
 TIMERS = {"wall": "samples", "cpu": "cpu_samples"}
@@ -37,6 +41,7 @@ TIMERS = {"wall": "samples", "cpu": "cpu_samples"}
 # What decides how fast the same code is. The version of our own package is no part of it.
 _MACHINE = ("device", "processor", "instructions", "cores", "threads", "python", "gpu", "cuda", "driver")
 _OWN_PACKAGE = "imagen-fast"
+_MISSING = {"correct": False}
 
 
 class Name(NamedTuple):
@@ -54,6 +59,16 @@ class Name(NamedTuple):
 
     def __str__(self) -> str:
         return self.case if self.implementation == OURS else f"{self.case}, {self.implementation}"
+
+
+class Side(NamedTuple):
+    """A record; what it does not tell is None. `rounds`: the fewest and the most of its contenders."""
+
+    file: str
+    commit: str | None
+    date: str | None
+    load: float | None
+    rounds: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -87,9 +102,12 @@ class Finding:
 class Comparison:
     """Of two records. `changed_peers` are no references; whoever is incorrect in either is not compared.
 
-    `between` is what the references say of two runs of the same code.
+    `between` is what the references say of two runs of the same code. `lost` are those of ours that were
+    correct in A, and in B are not, or are missing. Of those with `too_few_rounds` nothing can be said.
     """
 
+    a: Side
+    b: Side
     threshold: float
     timer: str
     differences: tuple[str, ...]
@@ -101,6 +119,8 @@ class Comparison:
     incorrect_in_b: tuple[str, ...]
     only_in_a: tuple[str, ...]
     only_in_b: tuple[str, ...]
+    lost: tuple[str, ...]
+    too_few_rounds: tuple[str, ...]
 
     @property
     def count(self) -> Counter[str]:
@@ -108,11 +128,17 @@ class Comparison:
 
     @property
     def worse(self) -> bool:
-        """Something is slower, or is no longer correct."""
-        return self.count["slower"] > 0 or bool(set(self.incorrect_in_b) - set(self.incorrect_in_a))
+        """Something of ours is slower, or no longer correct or there."""
+        return self.count["slower"] > 0 or bool(self.lost)
+
+    @property
+    def undecided(self) -> bool:
+        """Of something nothing is known."""
+        return self.count["unclear"] > 0 or bool(self.too_few_rounds)
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"between": self.between._asdict(), "worse": self.worse}
+        named = {name: getattr(self, name)._asdict() for name in ("a", "b", "between")}
+        return asdict(self) | named | {"worse": self.worse, "undecided": self.undecided}
 
 
 def compare(
@@ -123,6 +149,7 @@ def compare(
     peers: bool = False,
     across_machines: bool = False,
     only: str = "",
+    files: tuple[str, str] = ("A", "B"),
 ) -> Comparison:
     """What changed from `a` to `b`.
 
@@ -132,6 +159,7 @@ def compare(
         peers: judge them too, each by the others.
         across_machines: compare whatever the records were made on.
         only: the cases with this in their name; the peers of all are references.
+        files: where the records come from, for the reader.
 
     Raises:
         InvalidInput: the records have no case in common, were made on different machines, or lack the timer.
@@ -144,7 +172,7 @@ def compare(
                 )
     if a.get("suite") != b.get("suite"):
         raise InvalidInput(f"A is of the suite {a.get('suite')}, B of {b.get('suite')}; they must be of one")
-    differences = tuple(_differences(a["machine"], b["machine"]))
+    differences = tuple(_differences(a, b))
     if differences and not across_machines:
         raise InvalidInput(
             f"it would not be fair to compare these records: {'; '.join(differences)}; with --across-machines"
@@ -152,13 +180,21 @@ def compare(
         )
     by_contest = all("contest" in result for result in (*a["results"], *b["results"]))
     in_a, in_b = _by_name(a["results"], by_contest), _by_name(b["results"], by_contest)
+    both = [name for name in in_a if name in in_b and in_a[name]["correct"] and in_b[name]["correct"]]
+    rounds = {name: (_seconds(in_a[name], timer), _seconds(in_b[name], timer)) for name in both}
+    enough = [name for name in both if min(map(len, rounds[name])) >= LEAST]
     timed = {
-        name: Timed(f"{name.contest} {name.number}", not name.ours, *centres)
-        for name in in_a
-        if name in in_b and (centres := _centres(in_a[name], in_b[name], timer))
+        name: Timed(f"{name.contest} {name.number}", not name.ours, *found)
+        for name, found in zip(enough, centres([rounds[name] for name in enough]), strict=True)
     }
     judged = [name for name in timed if (name.ours or peers) and only in str(name)]
-    if not judged:
+    few = [name for name in both if name not in timed and (name.ours or peers) and only in str(name)]
+    lost = [
+        name
+        for name, result in in_a.items()
+        if name.ours and only in str(name) and result["correct"] and not in_b.get(name, _MISSING)["correct"]
+    ]
+    if not (judged or few or lost):
         raise InvalidInput(
             f"A and B have no correct case in common{f' with {only!r} in its name' * bool(only)}"
         )
@@ -166,31 +202,50 @@ def compare(
     noise = Noise(timed.values())
     references = [name for name, contender in timed.items() if contender.reference]
     changed = [name for name in references if _alarm(noise.effect(timed[name]), len(references))]
-    if changed:
-        timed |= {name: replace(timed[name], reference=False) for name in changed}
+    # Of two that disagree nobody knows which has changed, nor whether one alone has.
+    if len(references) - len(changed) < WITNESSES:
+        changed = []
+    dropped = changed if len(references) >= WITNESSES else references
+    if dropped:
+        timed |= {name: replace(timed[name], reference=False) for name in dropped}
         noise = Noise(timed.values())
+    references = [name for name in references if name not in dropped]
     bound = math.log1p(threshold)
     findings = []
     for name in judged:
         effect = noise.effect(timed[name])
-        seconds = [_seconds(found[name], timer) for found in (in_a, in_b)]
-        near = (n for n in references if n not in changed and n[:2] == name[:2] and n != name)
+        near = (n for n in references if n[:2] == name[:2] and n != name)
         findings.append(
-            _finding(name, effect, seconds, tuple(n.implementation for n in near), len(judged), bound)
+            _finding(name, effect, rounds[name], tuple(n.implementation for n in near), len(judged), bound)
         )
     return Comparison(
+        _side(a, files[0]),
+        _side(b, files[1]),
         threshold,
         timer,
         differences,
         tuple(findings),
         noise.between,
-        len(references) - len(changed),
+        len(references),
         tuple(map(str, changed)),
-        tuple(_incorrect(in_a)),
-        tuple(_incorrect(in_b)),
-        tuple(str(name) for name in in_a if name not in in_b),
-        tuple(str(name) for name in in_b if name not in in_a),
+        *(
+            tuple(name for name in map(str, names) if only in name)
+            for names in (
+                _incorrect(in_a),
+                _incorrect(in_b),
+                (name for name in in_a if name not in in_b),
+                (name for name in in_b if name not in in_a),
+                lost,
+                few,
+            )
+        ),
     )
+
+
+def _side(record: Record, file: str) -> Side:
+    machine = record["machine"]
+    rounds = [len(result["samples"]) for result in record["results"] if result["samples"]] or [0]
+    return Side(file, *map(machine.get, ("commit", "date", "load")), (min(rounds), max(rounds)))
 
 
 def _finding(
@@ -234,7 +289,7 @@ def _rounds_needed(effect: Effect, rounds: tuple[int, int], family: int, bound: 
     left = (bound / t) ** 2 - effect.lasting
     if left <= 0:
         return None
-    taken = statistics.harmonic_mean(rounds)
+    taken = min(rounds)
     # Rounds make the spreads between runs surer too, which may be all that lacks.
     needed = max(taken * effect.of_rounds / left, 1.5 * taken)
     # Two digits: it is an estimate.
@@ -254,14 +309,6 @@ def _by_name(results: Iterable[dict[str, Any]], by_contest: bool) -> dict[Name, 
     return found
 
 
-def _centres(a: dict[str, Any], b: dict[str, Any], timer: str) -> list[Any]:
-    """Both; none where either is incorrect or has too few rounds."""
-    if not (a["correct"] and b["correct"]):
-        return []
-    seconds = [_seconds(result, timer) for result in (a, b)]
-    return [centre(s) for s in seconds] if min(map(len, seconds)) >= LEAST else []
-
-
 def _seconds(result: Mapping[str, Any], timer: str) -> list[float]:
     seconds = result.get(TIMERS[timer]) or []
     if result["samples"] and not seconds:
@@ -271,17 +318,20 @@ def _seconds(result: Mapping[str, Any], timer: str) -> list[float]:
     return seconds
 
 
-def _incorrect(results: Mapping[Name, dict[str, Any]]) -> Iterable[str]:
-    return (str(name) for name, result in results.items() if not result["correct"])
+def _incorrect(results: Mapping[Name, dict[str, Any]]) -> Iterable[Name]:
+    return (name for name, result in results.items() if not result["correct"])
 
 
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterable[str]:
+def _differences(record_a: Record, record_b: Record) -> Iterable[str]:
+    a, b = record_a["machine"], record_b["machine"]
     for fact in _MACHINE:
         if a.get(fact) != b.get(fact):
             yield f"{fact} {_words(a.get(fact))} in A, {_words(b.get(fact))} in B"
     ours, theirs = (dict(machine.get("versions") or {}) for machine in (a, b))
+    timed = {r["implementation"] for r in (*record_a["results"], *record_b["results"]) if r["samples"]}
+    idle = {peer.name for peer in PACKAGED if not any(peer.name in name for name in timed)}
     for package in dict.fromkeys((*ours, *theirs)):
-        if package != _OWN_PACKAGE and ours.get(package) != theirs.get(package):
+        if package not in (_OWN_PACKAGE, *idle) and ours.get(package) != theirs.get(package):
             yield f"{package} {_words(ours.get(package))} in A, {_words(theirs.get(package))} in B"
 
 

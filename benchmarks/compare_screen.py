@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from imagen_fast.benchmarks.compare import Comparison, Finding
+from imagen_fast.benchmarks.compare import WITNESSES, Comparison, Finding, Side
 from imagen_fast.benchmarks.contender import OURS
 from imagen_fast.benchmarks.report import milliseconds
 
@@ -16,13 +16,16 @@ _COLOURS = {"slower": "red", "faster": "green", "unclear": "yellow", "same": "di
 
 def show(comparison: Comparison, console: Console) -> None:
     """Every case with its verdict and evidence, then who was not compared and why."""
+    for name, side in (("A", comparison.a), ("B", comparison.b)):
+        console.print(f"{name}: {escape(_side(side))}", highlight=False)
     if comparison.differences:
         console.print(f"not a fair comparison: {escape('; '.join(comparison.differences))}", highlight=False)
     console.print(_table(comparison))
     counts = ", ".join(f"{number} {verdict}" for verdict, number in comparison.count.most_common())
-    console.print(f"{counts}; {_basis(comparison)}", highlight=False)
+    console.print(f"{counts or 'nothing compared'}; {_basis(comparison)}", highlight=False)
     for what, names in (
         ("a peer that changed itself, and explains nothing", comparison.changed_peers),
+        ("too few rounds to compare", comparison.too_few_rounds),
         ("not correct in A", comparison.incorrect_in_a),
         ("not correct in B", comparison.incorrect_in_b),
         ("only in A", comparison.only_in_a),
@@ -30,6 +33,19 @@ def show(comparison: Comparison, console: Console) -> None:
     ):
         for name in names:
             console.print(f"{what}: {escape(name)}", highlight=False)
+
+
+def _side(side: Side) -> str:
+    commit = None if side.commit is None else side.commit[:12] + "+changes" * side.commit.endswith("+changes")
+    least, most = side.rounds
+    facts = [
+        side.file,
+        f"commit {commit or 'unknown'}",
+        side.date or "date unknown",
+        f"load {'unknown' if side.load is None else side.load}",
+        f"{least} rounds" if least == most else f"{least} to {most} rounds",
+    ]
+    return ", ".join(facts)
 
 
 def _table(comparison: Comparison) -> Table:
@@ -50,11 +66,18 @@ def _table(comparison: Comparison) -> Table:
             milliseconds(finding.median_a),
             milliseconds(finding.median_b),
             "{} + {}".format(*finding.rounds),
-            f"{finding.explained:.3f} by {len(finding.references)}",
+            _explained(finding, comparison.references),
             f"{finding.ratio:.3f} [{low:.3f}, {high:.3f}]",
             f"[{_COLOURS[finding.verdict]}]{_verdict(finding, comparison.references)}[/]",
         )
     return table
+
+
+def _explained(finding: Finding, references: int) -> str:
+    if not references:
+        return "nothing"
+    near = len(finding.references)
+    return f"{finding.explained:.3f} by {near or f'{references} of other contests'}"
 
 
 def _verdict(finding: Finding, references: int) -> str:
@@ -62,7 +85,7 @@ def _verdict(finding: Finding, references: int) -> str:
         return finding.verdict
     if finding.rounds_needed is not None:
         return f"unclear; {finding.rounds_needed:,} rounds would do"
-    return f"unclear; needs {'a calmer machine' if references else 'peers'}"
+    return f"unclear; needs {'a calmer machine' if references else f'{WITNESSES} peers'}"
 
 
 def _basis(comparison: Comparison) -> str:
@@ -74,5 +97,6 @@ def _basis(comparison: Comparison) -> str:
             f"in a contest and {contender} each"
         )
     return (
-        f"{within}; without peers a slower machine looks like slower code, so that only large changes count"
+        f"{within}; without {WITNESSES} unchanged peers a slower machine looks like slower code, so that "
+        "only very large changes count"
     )

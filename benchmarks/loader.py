@@ -92,7 +92,7 @@ def _contenders(case: str, kind: str, batch: int, quick: bool) -> Iterator[Conte
         yield replace(
             step,
             case=case,
-            implementation="ViT-Tiny steps, bf16",
+            implementation=f"{OURS}, ViT-Tiny steps, bf16",
             prepare=partial(_steps, step, count, cores),
             facts=step.facts | least | {"images": count, "step": step.case},
             build=None,

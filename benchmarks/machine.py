@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from imagen_fast.benchmarks.peers import PACKAGED
 from imagen_fast.profiling.host import processor_name
 
-_PACKAGES = ("torch", "triton", "numpy", "transformers", "timm", "imagen-fast")
+_PACKAGES = ("torch", "triton", "numpy", "imagen-fast")
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -30,7 +31,8 @@ def describe(device: torch.device) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "os": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: _version(name) for name in _PACKAGES}
+        | {peer.name: version for peer in PACKAGED if (version := peer.version())},
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -18,29 +18,36 @@ not known but weighed by their likelihood on a grid, so that few references make
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Rounds = tuple[Sequence[float], Sequence[float]]
 
 FASTEST = 1 / 3
 # Of fewer rounds nothing can be said.
 LEAST = 3
 
-# What is known without any reference: a machine of the same kind is rarely off by more than 20%; spreads
-# between runs, as half-Cauchy scales, from runs of the same code (docs/compare.md).
-SHIFT = 0.1
+# What is known without any reference: a machine of the same kind is rarely off by more than a factor of 2.7,
+# since others' work has doubled times from one run to the next; spreads between runs, as half-Cauchy scales,
+# from runs of the same code (docs/compare.md).
+SHIFT = 0.5
 CONTEST = 0.02
 CONTENDER = 0.01
 # Small moves, of a clock, hit all code alike; large ones are others' work, which hits some code more.
 # Where the machine seems to have moved by a tenth, what it did to one contender is as uncertain as that.
 MOVE = 0.1
+# Where the spread of a contender's rounds changed by more than this factor beside the references', what
+# disturbed it did not disturb them, and they cannot tell how far its fastest rounds moved.
+UNLIKE = 2
+# Of a spread: what is less than this is calm, however often one is another.
+_CALM = 1e-4
 # A variance: rounds that are equal must not make a singular matrix.
 _TICK = 1e-12
 _STEPS = np.array([0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0]) / 100
@@ -49,34 +56,65 @@ _STEPS = np.array([0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8
 class Centre(NamedTuple):
     """The logarithm of a contender's time in one record, its standard error, and degrees of freedom.
 
-    `influence` is how far each round moves it: [rounds], of mean 0.
+    `influence` is how far each round moves it: [rounds], of mean 0. `spread`: how much
+    slower the middle third of rounds is than the fastest.
     """
 
     log: float
     error: float
-    freedom: int
+    freedom: float
     influence: Array
+    spread: float
 
 
-def centre(seconds: Sequence[float]) -> Centre:
+def centres(pairs: Sequence[Rounds]) -> list[tuple[Centre, Centre]]:
+    """Of every contender in both records, from its seconds in A and in B.
+
+    As many rounds are taken of both, since the fastest few of many lie lower than those of few.
+    """
+    cut = [tuple(side[: min(map(len, pair))] for side in pair) for pair in pairs]
+    resemblances = [statistics.fmean(map(resemblance, side)) for side in zip(*cut, strict=True)]
+    return [(centre(a, resemblances[0]), centre(b, resemblances[1])) for a, b in cut]
+
+
+def centre(seconds: Sequence[float], usual: float = 0.0) -> Centre:
     """Of the rounds in order.
 
-    The standard error is that of a trimmed mean, from the rounds with the slow ones put at the edge; rounds
-    that resemble their neighbours count for less (Bartlett's weights), never for more.
+    The standard error is that of a trimmed mean, from the rounds with the slow ones put at the edge. Rounds
+    that resemble their neighbours count for less, as in an autoregression of first order: by their own
+    resemblance where that is not chance, and by what is `usual` in the record, which is surer.
     """
-    # No clock here ticks faster: a call may have taken none of the processor's time.
-    logs = np.log(np.maximum(np.asarray(seconds, dtype=np.float64), 1e-9))
+    logs = _logs(seconds)
     kept = max(min(LEAST, len(logs)), round(FASTEST * len(logs)))
-    edge = np.partition(logs, kept - 1)[kept - 1]
-    held = np.minimum(logs, edge)
+    held = np.minimum(logs, np.partition(logs, kept - 1)[kept - 1])
     influence = (held - held.mean()) * len(logs) / kept
-    own = float(influence @ influence)
-    lags = int(len(logs) ** (1 / 3))
-    shared = sum(
-        2 * (1 - lag / (lags + 1)) * float(influence[lag:] @ influence[:-lag]) for lag in range(1, lags + 1)
+    own = resemblance(seconds)
+    alike = min(max(0.0, usual, own if own > 1.5 / math.sqrt(len(logs)) else 0.0), 0.95)
+    # So many rounds say as much as one independent one.
+    repeats = min((1 + alike) / (1 - alike), len(logs))
+    variance = float(influence @ influence) * repeats / (len(logs) * max(1, len(logs) - 1))
+    fast, middle, _ = np.array_split(np.sort(logs), 3)
+    return Centre(
+        float(np.sort(logs)[:kept].mean()),
+        math.sqrt(variance),
+        max(1.0, kept / repeats - 1),
+        influence,
+        float(middle.mean() - fast.mean()),
     )
-    variance = max(own, own + shared) / (len(logs) * max(1, len(logs) - 1))
-    return Centre(float(np.sort(logs)[:kept].mean()), math.sqrt(variance), kept - 1, influence)
+
+
+def resemblance(seconds: Sequence[float]) -> float:
+    """The autocorrelation of neighbouring rounds, which comes out too small where they are few (Kendall)."""
+    logs = _logs(seconds)
+    ranks = np.unique(logs, return_inverse=True)[1].astype(np.float64)  # an outlier is only the last
+    ranks -= ranks.mean()
+    alike = float(ranks[1:] @ ranks[:-1]) / max(float(ranks @ ranks), 1.0)
+    return alike + (1 + 3 * alike) / len(logs)
+
+
+def _logs(seconds: Sequence[float]) -> Array:
+    # No clock here ticks faster: a call may have taken none of the processor's time.
+    return np.log(np.maximum(np.asarray(seconds, dtype=np.float64), 1e-9))
 
 
 @dataclass(frozen=True)
@@ -107,6 +145,11 @@ class Timed:
         parts = [(c.error**4) / c.freedom for c in (self.a, self.b)]
         return self.variance**2 / sum(parts) if sum(parts) > 0 else math.inf
 
+    @property
+    def restlessness(self) -> float:
+        """How much more the rounds of B spread than those of A: a logarithm."""
+        return math.log((self.b.spread + _CALM) / (self.a.spread + _CALM))
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -133,12 +176,13 @@ class Effect:
 
 
 def student(confidence: float, freedom: float) -> float:
-    """Student's t that holds `confidence` between -t and t; to 1% from 3 degrees of freedom on (Wallace)."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    if freedom > 1e6:
-        return z
-    z *= (8 * freedom + 3) / (8 * freedom + 1)
-    return math.sqrt(freedom * math.expm1(z * z / freedom))
+    """Student's t that holds `confidence` between -t and t: its density summed, to 0.1% from 1 d.o.f. on."""
+    freedom = min(freedom, 1e9)
+    steps = np.linspace(0, 15, 6001)
+    t = np.sinh(steps)  # far tails are long
+    density = np.exp(-(freedom + 1) / 2 * np.log1p(t**2 / freedom)) * np.cosh(steps)
+    inside = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return float(np.interp(confidence, inside / inside[-1], t))
 
 
 class Between(NamedTuple):
@@ -196,21 +240,33 @@ class Noise:
 
         mean = float(weights @ expected)
         moved = (mean**2 / MOVE) ** 2
-        total_variance = float(weights @ (variance + (expected - mean) ** 2)) + moved
+        aside = moved + self._unlike(of, near)
         likeliest = int(weights.argmax())
         lasting = self._lasting(likeliest, len(near))
-        # How sure the variance itself is: of the spreads between runs, and of the rounds.
-        unsure = float(weights @ variance**2) / float(weights @ variance) ** 2 - 1
-        unsure += 2 / of.freedom * (of.variance / total_variance) ** 2
-        freedom = 4 + 2 / max(unsure, 1e-9)
+        # Neither variance is known: that of the rounds has their degrees of freedom, and of the rest there is
+        # a mean and a variance, as of an inverse chi-squared. Their sum is Satterthwaite's; what is put aside
+        # makes it no surer.
+        typical = float(weights @ variance)
+        rounds = min(of.variance, typical)
+        rest = max(typical - rounds + float(weights @ (expected - mean) ** 2), _TICK)
+        unsure = float(weights @ (variance - typical) ** 2) / rest**2
+        rest_freedom = 4 + 2 / max(unsure, 1e-9)
+        rest *= (rest_freedom - 2) / rest_freedom
         return Effect(
             of.change - mean,
-            math.sqrt(total_variance * (freedom - 2) / freedom),
-            freedom,
+            math.sqrt(rounds + rest + aside),
+            (rounds + rest) ** 2 / (rounds**2 / of.freedom + rest**2 / rest_freedom),
             max(float(variance[likeliest]) - lasting, 0.0),
-            lasting + moved,
+            lasting + aside,
             mean,
         )
+
+    def _unlike(self, of: Timed, near: Sequence[Timed]) -> float:
+        """A variance, where `of` was disturbed in one of the records and the references were not."""
+        others = near or [r for members in self._contests.values() for r in self._references(members)]
+        usual = statistics.median(r.restlessness for r in others) if others else 0.0
+        less, more = sorted((of.a.spread * math.exp(usual), of.b.spread))
+        return max(0.0, more - UNLIKE * (less + _CALM)) ** 2
 
     def _weigh(self, total: Array) -> tuple[Array, Array, Array]:
         """Of each pair of spreads, its probability, the machine's shift and its variance: [steps] each."""

@@ -7,8 +7,10 @@ and its `Peer` below.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -44,6 +46,7 @@ class Peer:
     """A peer by its import name.
 
     Args:
+        name: the implementations that use it have this in theirs.
         needs_cuda: it has no kernel for a CPU.
     """
 
@@ -64,6 +67,16 @@ class Peer:
             why = (str(error) or type(error).__name__).splitlines()[0]
             return Absence(self.name, f"cannot be imported: {why}", self.install)
         return Absence(self.name, "not installed", self.install)
+
+    def version(self) -> str | None:
+        """Of the package that `install` names or, for a single module, of another one that provides it."""
+        named = re.findall(r"pip install '?([\w-]+)", self.install)
+        for package in (*named, *importlib.metadata.packages_distributions().get(self.module, ())):
+            try:
+                return importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return None
 
     def load(self, *names: str) -> list[Any]:
         """These names of the peer's module, which may import more when it is asked for them.
@@ -109,6 +122,14 @@ OPENCV = Peer("OpenCV", "cv2", "pip install 'opencv-python-headless>=4.11'")
 WEBDATASET = Peer("webdataset", "webdataset", "pip install webdataset")
 DALI = Peer("DALI", "nvidia.dali", "pip install nvidia-dali-cuda130")
 FFCV = Peer("FFCV", "ffcv", "apt-get install pkg-config libopencv-dev libturbojpeg0-dev && pip install ffcv")
+PILLOW = Peer("Pillow", "PIL", "pip install pillow")  # never absent: ours needs it too
+
+# Those of PyTorch are of its version.
+PACKAGED = tuple(
+    peer
+    for peer in list(globals().values())
+    if isinstance(peer, Peer) and not peer.module.startswith("torch.")
+)
 
 
 def try_out(name: str, trial: Callable[[], object]) -> None:

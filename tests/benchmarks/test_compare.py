@@ -23,14 +23,19 @@ MACHINE = {
 }
 
 
-def made(seed, changes=None, rounds=60, machine=MACHINE, noise=0.01, contests="abcd"):
-    """A record of three peers and ours in each contest, whose times are multiplied by `changes`."""
+def made(
+    seed, changes=None, rounds=60, machine=MACHINE, noise=0.01, contests="abcd", peers=3, resemblance=0.0
+):
+    """A record of peers and ours in each contest, whose times are multiplied by `changes`."""
     rng = np.random.default_rng(seed)
     changes = changes or {}
     results = []
     for contest in contests:
-        for number, implementation in enumerate((OURS, "x", "y", "z")):
-            seconds = 0.01 * (number + 1) * np.exp(rng.normal(0, noise, rounds))
+        for number, implementation in enumerate((OURS, "x", "y", "z")[: peers + 1]):
+            logs = rng.normal(0, noise, rounds)
+            for i in range(1, rounds if resemblance else 0):
+                logs[i] = resemblance * logs[i - 1] + math.sqrt(1 - resemblance**2) * logs[i]
+            seconds = 0.01 * (number + 1) * np.exp(logs)
             factor = changes.get(
                 (contest, implementation), changes.get(implementation, changes.get("all", 1))
             )
@@ -95,10 +100,25 @@ def test_with_few_rounds_it_is_unclear_rather_than_wrong(resampled, chosen):
     assert found.slowed["unclear"] > 5
 
 
+@pytest.mark.parametrize(
+    ("times", "most", "run"),
+    [
+        pytest.param(60, 6, {"rounds": 5, "contests": "abcdefghij"}, id="five rounds"),
+        pytest.param(100, 10, {"rounds": 15, "resemblance": 0.9}, id="drifting rounds"),
+    ],
+)
+def test_noise_is_seldom_called_a_change(times, most, run):
+    """Of normal rounds that stray by 3%; 5 in 100 may be wrong, and so many more as chance explains."""
+    counts = [
+        compare(*(made(2 * i + side, noise=0.03, **run) for side in (0, 1))).count for i in range(times)
+    ]
+    assert sum(count["faster"] + count["slower"] > 0 for count in counts) <= most
+
+
 def test_the_rounds_that_would_do_would_do():
     """They are an estimate from a noisy record: half as many again must be enough for nearly all."""
     asked, unclear = 0, 0
-    for seed in range(5):
+    for seed in range(8):
         few = compare(*(made(10 * seed + side, rounds=20, noise=0.05) for side in (0, 1)))
         needed = [f.rounds_needed for f in few.findings if f.rounds_needed]
         assert all(20 < rounds < 2000 for rounds in needed)
@@ -146,8 +166,25 @@ def test_without_peers_only_large_changes_count():
     def alone(given):
         return given | {"results": [r for r in given["results"] if r["implementation"] == OURS]}
 
-    assert set(verdicts(alone(made(1)), alone(made(2, {OURS: 1.1}))).values()) == {"unclear"}
-    assert set(verdicts(alone(made(1)), alone(made(2, {OURS: 2.0}))).values()) == {"slower"}
+    assert set(verdicts(alone(made(1)), alone(made(2, {OURS: 2.0}))).values()) == {"unclear"}
+    assert set(verdicts(alone(made(1)), alone(made(2, {OURS: 10.0}))).values()) == {"slower"}
+
+
+@pytest.mark.parametrize("moved", [1.1, 1.3, 2.0])
+@pytest.mark.parametrize("who", ["all", "x"])
+def test_what_one_peer_did_is_no_verdict_on_ours(who, moved):
+    """Neither where the machine is slower, nor where the peer itself is."""
+    found = compare(made(1, contests="a", peers=1), made(2, {who: moved}, contests="a", peers=1))
+    assert [f.verdict for f in found.findings] == ["unclear"]
+    assert not found.changed_peers
+    assert found.references == 0
+
+
+def test_of_two_peers_that_disagree_neither_is_accused():
+    found = compare(made(1, contests="a", peers=2), made(2, {"x": 1.3}, contests="a", peers=2))
+    assert [f.verdict for f in found.findings] == ["unclear"]
+    assert not found.changed_peers
+    assert found.references == 2
 
 
 def test_a_peer_that_changed_itself_explains_nothing_and_is_named():
@@ -176,8 +213,27 @@ def test_the_incorrect_and_the_missing_are_named_and_not_compared():
     assert found.only_in_a[0] == "case a"
     assert found.only_in_b[-1] == "case d, z"
     assert found.worse
-    with pytest.raises(InvalidInput, match="no correct case in common with 'case a' in its name"):
-        compare(a, b, only="case a")
+    assert found.lost == ("case a", "case c")
+    alone = compare(a, incorrect(b, 4), only="case a")  # missing
+    assert (alone.findings, alone.lost, alone.incorrect_in_b, alone.only_in_b) == ((), ("case a",), (), ())
+    with pytest.raises(InvalidInput, match="no correct case in common with 'case d' in its name"):
+        compare(a, b, only="case d")
+
+
+def test_a_peer_that_fails_is_told_and_is_none_of_ours():
+    found = compare(made(1), incorrect(made(2), 1))
+    assert found.incorrect_in_b == ("case a, x",)
+    assert not found.worse
+
+
+def test_a_case_with_too_few_rounds_is_named():
+    few = made(2)
+    few["results"][0] |= {"samples": [0.01, 0.01]}
+    found = compare(made(1), few)
+    assert [f.case for f in found.findings] == ["case b", "case c", "case d"]
+    assert found.too_few_rounds == ("case a",)
+    assert found.undecided
+    assert not found.worse
 
 
 def test_older_records_without_contests_are_compared_too():
@@ -231,7 +287,33 @@ def test_status_and_json(written, tmp_path, capsys):
     assert main(["compare", worse, a]) == 0  # faster
     assert main(["compare", a, worse, "--threshold", "20%"]) == 0
     assert main(["compare", a, worse, "--only", "case a"]) == 0
-    assert main(["compare", a, written("wrong", incorrect(made(2), 0))]) == 1
+    wrong = written("wrong", incorrect(made(2), 0))
+    assert main(["compare", a, wrong]) == 1
+    assert main(["compare", a, wrong, "--only", "case b"]) == 0
+    assert main(["compare", a, written("less", made(2, contests="bcd"))]) == 1
+    far = written("far", made(2, {"all": 1.3}))
+    assert main(["compare", a, far]) == 0
+    assert main(["compare", a, far, "--strict"]) == 1
+    assert main(["compare", a, same, "--strict"]) == 0
+
+
+def test_who_reads_it_is_told_what_was_compared_and_by_whom_it_was_explained(written, tmp_path, capsys):
+    from_a = MACHINE | {"commit": "0123456789abcdef", "date": "2026-01-02T03:04:05+00:00", "load": 0.5}
+    a, b = made(1, machine=from_a), made(2)
+    for given in (a, b):
+        given["results"] = [r for r in given["results"] if r["contest"] != "a" or r["implementation"] == OURS]
+    b["results"][0]["samples"] = b["results"][0]["samples"][:9]
+    out = tmp_path / "verdicts.json"
+    files = written("a", a), written("b", b)
+    main(["compare", *files, "--json", str(out)])
+    screen = capsys.readouterr().out
+    assert "commit 0123456789ab, 2026-01-02T03:04:05+00:00, load 0.5, 60 rounds" in screen
+    assert "commit unknown, date unknown, load unknown, 9 to 60 rounds" in screen
+    assert "by 9 of other contests" in screen
+    told = json.loads(out.read_text())
+    assert (told["a"]["file"], told["b"]["file"]) == files
+    assert told["a"]["load"] == 0.5
+    assert told["b"]["rounds"] == [9, 60]
 
 
 def test_other_machines_are_compared_only_when_that_is_asked_for(written, capsys):
@@ -246,6 +328,20 @@ def test_other_machines_are_compared_only_when_that_is_asked_for(written, capsys
     assert "imagen-fast" not in str(raised.value)
     assert main(["compare", a, b, "--across-machines"]) == 1
     assert "not a fair comparison: threads 2 in A, 1 in B; torch 9 in A, 10 in B" in capsys.readouterr().out
+
+
+def test_peers_of_other_versions_are_refused_where_they_took_part():
+    def with_opencv(seed, version, implementation):
+        given = made(seed, machine=MACHINE | {"versions": {"torch": "9", "OpenCV": version}})
+        results = [
+            r | {"implementation": implementation if r["implementation"] == "x" else r["implementation"]}
+            for r in given["results"]
+        ]
+        return given | {"results": results}
+
+    assert compare(with_opencv(1, "4.11", "x"), with_opencv(2, "4.12", "x")).differences == ()
+    with pytest.raises(InvalidInput, match=r"OpenCV 4\.11 in A, 4\.12 in B"):
+        compare(*(with_opencv(i, f"4.1{i}", "simplejpeg, OpenCV") for i in (1, 2)))
 
 
 @pytest.mark.parametrize(

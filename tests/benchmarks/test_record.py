@@ -1,5 +1,6 @@
 """What a run says: its JSON, its ratios, and that only the correct have a speed."""
 
+import importlib.metadata
 import json
 from dataclasses import replace
 
@@ -149,6 +150,7 @@ def test_a_run_writes_the_whole_form(tmp_path, capsys):
     machine = made["machine"]
     assert machine["threads"] == torch.get_num_threads()
     assert machine["versions"]["torch"]
+    assert machine["versions"]["Pillow"] == importlib.metadata.version("pillow")
     assert {"processor", "cores", "memory_bytes", "os", "python", "commit", "date"} <= machine.keys()
     assert {"case", "versus", "ratio"} <= made["ratios"][0].keys()
     screen = capsys.readouterr().out
