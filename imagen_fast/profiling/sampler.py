@@ -131,4 +131,5 @@ def after(due: float, interval: float, now: float) -> float:
 _NEVER = {
     "main_cpu": "no process of the program said that it trains",
     "workers_cpu": "no process of the program said that it trains",
+    "workers_delayed": "no process of the program said that it trains",
 }

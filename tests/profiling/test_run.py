@@ -87,8 +87,18 @@ def profiled():
     """Start a profiler with a program of Python; no terminal, unless one is given as standard streams."""
     begun = []
 
+    def as_in_a_terminal():
+        # A shell that runs the tests in the background lets these be ignored by all that it starts.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+
     def start(code, **given):
-        given = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True} | given
+        given = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "start_new_session": True,
+            "preexec_fn": as_in_a_terminal,
+        } | given
         child = subprocess.Popen([sys.executable, "-c", PROFILER, *python(code)], text=True, **given)
         begun.append(child)
         return child

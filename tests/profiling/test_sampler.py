@@ -43,7 +43,8 @@ def test_samples_of_host_and_gpus_are_of_one_length(sampling):
     assert [gpu.index for gpu in samples.gpus] == [0, 1]
     for gpu in samples.gpus:
         assert gpu.series.keys() == GPU.keys()
-        assert gpu.series["sm_active"][-1] == 0.88
+        # The last sample may follow too soon on the one before to be a reading of its own.
+        assert {value for value in gpu.series["sm_active"][1:-1] if value is not None} == {0.88}
     for series in (samples.host, *(gpu.series for gpu in samples.gpus)):
         assert {len(values) for values in series.values()} == {len(samples.time)}
     assert nvml.open == 0
