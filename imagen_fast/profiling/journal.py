@@ -19,10 +19,11 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imagen_fast.profiling import processor_time, program
+from imagen_fast.profiling import processor_time
 from imagen_fast.profiling.delay import delay
 from imagen_fast.profiling.phases import Phases
 from imagen_fast.profiling.recording import Steps
+from imagen_fast.profiling.task import Task, part, write_part
 
 # Steps that are kept; of a longer run one of two, one of four, ...
 _MOST_STEPS = 20_000
@@ -35,7 +36,7 @@ _WRITE_SHARE = 1 / 400
 # The journal of this process, after those that wait until it is closed.
 _open: list[Journal] = []
 # In a forked process: what its parent was asked for.
-_of_parent: program.Task | None = None
+_of_parent: Task | None = None
 
 
 def current() -> Journal | None:
@@ -43,7 +44,7 @@ def current() -> Journal | None:
     return _open[-1] if _open else None
 
 
-def open_for(task: program.Task) -> None:
+def open_for(task: Task) -> None:
     """Begin a journal of this process; one that is open waits until this one is closed."""
     _open.append(Journal(task))
 
@@ -134,7 +135,7 @@ class _Step(NamedTuple):
 
 
 class Journal:
-    def __init__(self, task: program.Task) -> None:
+    def __init__(self, task: Task) -> None:
         self.task = task
         self.steps = Steps(os.getpid(), _number("RANK", 0), _number("WORLD_SIZE", 1), boundary="batch")
         self.phases = Phases(task)
@@ -286,11 +287,9 @@ class Journal:
             steps.end, steps.seconds, steps.data, steps.data_cpu, steps.images = map(
                 list, zip(*kept, strict=True)
             )
-        made = program.part(
-            steps, self.phases.window, self.phases.ceilings, _machine(), dict(self.phases.absent)
-        )
+        made = part(steps, self.phases.window, self.phases.ceilings, _machine(), dict(self.phases.absent))
         with suppress(OSError):  # a full disk must not end the program
-            program.write(self.task, made)
+            write_part(self.task, made)
 
     def close(self) -> None:
         self._done.set()

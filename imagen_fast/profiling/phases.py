@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from imagen_fast.profiling import program
 from imagen_fast.profiling.recording import Ceilings, Window
+from imagen_fast.profiling.task import Task
 
 # Before these many steps a program warms up: it compiles, fills caches and its queue of batches.
 _WARM_STEPS = 10
@@ -85,7 +85,7 @@ class Ahead:
 class Phases:
     """The order of them: warm, window, ceilings where they are asked for, and steady from there."""
 
-    def __init__(self, task: program.Task) -> None:
+    def __init__(self, task: Task) -> None:
         self.task = task
         self.window: Window | None = None
         self.ceilings: Ceilings | None = None

@@ -15,12 +15,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from imagen_fast.profiling.recording import Ceilings, Op, Steps, Window
+from imagen_fast.profiling.task import Task
 
 _VARIABLE = "IMAGEN_FAST_PROFILE"
 _INJECT = Path(__file__).parent / "inject"
@@ -32,23 +33,6 @@ _WATCHED = {
 }
 # Whether this process has its listeners, which stay where they are when nobody records.
 _watching = False
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a program is asked to record.
-
-    Args:
-        folder: where each of its processes writes.
-        start: `time.monotonic()` at the start of the recording, which is one clock for all processes.
-        window: steps of which every operation is recorded; 0: none.
-        ceilings: measure steps with batches that lie in memory: a few are drawn a little earlier.
-    """
-
-    folder: Path
-    start: float
-    window: int
-    ceilings: bool
 
 
 @dataclass
@@ -157,14 +141,6 @@ class _Finder(importlib.abc.MetaPathFinder):
         loader.exec_module = exec_module
 
 
-def write(task: Task, part: dict[str, Any]) -> None:
-    """Put what this process has recorded so far in the place of what it wrote before."""
-    path = task.folder / f"process-{os.getpid()}.json"
-    new = path.with_suffix(".part")
-    new.write_text(json.dumps(part))
-    new.replace(path)
-
-
 def collect(folder: Path) -> Collected:
     """What has been written so far; while the program runs, too."""
     found = Collected()
@@ -193,20 +169,3 @@ def _chief_first(part: dict[str, Any]) -> tuple[bool, int, float]:
     """Who trains before who only loads; the first rank; who did it longest."""
     steps = part["steps"]
     return steps["boundary"] != "optimizer", steps["rank"], -sum(steps["seconds"]) * steps["every"]
-
-
-def part(
-    steps: Steps,
-    window: Window | None,
-    ceilings: Ceilings | None,
-    machine: dict[str, Any],
-    absent: dict[str, str],
-) -> dict[str, Any]:
-    """What `write` takes."""
-    return {
-        "steps": asdict(steps),
-        "window": window and asdict(window),
-        "ceilings": ceilings and asdict(ceilings),
-        "machine": machine,
-        "absent": absent,
-    }

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from imagen_fast.profiling import program
+from imagen_fast.profiling.task import Task
 
 PRELUDE = """
 import time, torch
@@ -346,7 +347,7 @@ def test_what_is_noted_of_a_step_costs_next_to_nothing(tmp_path):
     """Less than 1% of a step of 3 ms, of which few are as short."""
     from imagen_fast.profiling import journal, processor_time
 
-    notes = journal.Journal(program.Task(tmp_path, time.monotonic(), 0, False))
+    notes = journal.Journal(Task(tmp_path, time.monotonic(), 0, False))
     batch = {"images": np.zeros((4, 3, 8, 8)), "labels": np.zeros(4)}
     taken = []
     for _ in range(20):
@@ -363,7 +364,7 @@ def test_a_long_run_keeps_few_steps(tmp_path, monkeypatch):
     from imagen_fast.profiling import journal
 
     monkeypatch.setattr(journal, "_MOST_STEPS", 100)
-    notes = journal.Journal(program.Task(tmp_path, time.monotonic(), 0, False))
+    notes = journal.Journal(Task(tmp_path, time.monotonic(), 0, False))
     for _ in range(1001):
         notes.step(images=3)
     notes.close()
@@ -424,7 +425,7 @@ def test_one_profile_inside_another(tmp_path):
 def test_what_is_written_while_steps_come_is_whole(tmp_path):
     from imagen_fast.profiling import journal
 
-    notes = journal.Journal(program.Task(tmp_path, time.monotonic(), 0, False))
+    notes = journal.Journal(Task(tmp_path, time.monotonic(), 0, False))
     notes.step()
     notes.step()
     writing = threading.Thread(target=lambda: [notes.write() for _ in range(100)])
@@ -439,7 +440,7 @@ def test_what_is_written_while_steps_come_is_whole(tmp_path):
 def test_what_is_written_is_whole(tmp_path):
     from imagen_fast.profiling import journal
 
-    notes = journal.Journal(program.Task(tmp_path, time.monotonic(), 0, False))
+    notes = journal.Journal(Task(tmp_path, time.monotonic(), 0, False))
     notes.step()
     notes.step()
     notes.close()
