@@ -25,8 +25,8 @@ _COPIES = (
 )
 _COMMUNICATION = ("c10d::", "gloo:", "nccl", "mpi:", "_c10d_functional::")
 _BACKWARD = "autograd::engine::evaluate_function"
-# Loops that a compiler made of several operations, on a CPU.
 _UPDATE = "Optimizer.step"
+# Loops that a compiler made of several operations, on a CPU.
 _COMPILED = ("Torch-Compiled Region", "CompiledFunction", "## Call CompiledFxGraph")
 # Kernels that multiply matrices, launched by nothing that has a formula: compiled ones, or a graph's.
 _PRODUCTS = re.compile(
@@ -38,7 +38,7 @@ _SYNCS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchroniz
 _ORDER = ("matrix", "memory", "optimizer", "communication", "copy")
 # Of the time for handing out: what takes longer works, whatever is known of it.
 _CLEARLY = 3
-# Operations that are kept by name.
+# Operations that are kept by name, beside those whose operations are counted.
 _MOST_OPS = 60
 
 
@@ -67,10 +67,9 @@ class Event:
     parent: Event | None = field(default=None, repr=False)
     inner: float = 0.0  # seconds of those directly inside
     composite: bool = False  # others inside it move what it is given
-    # Of what it ran inside, itself included; known from `_nest` on.
-    owner: Event | None = field(
-        default=None, repr=False
-    )  # outermost with a formula, else the operation itself
+    # Of what it ran inside, itself included; known from `_nest` on. The owner is the outermost that has a
+    # formula, else the event itself.
+    owner: Event | None = field(default=None, repr=False)
     in_backward: bool = False
     in_update: bool = False
     in_data: bool = False
@@ -159,7 +158,6 @@ def _nest(events: Sequence[Event]) -> None:
 
 def _place(event: Event) -> None:
     outer = event.parent
-    counted = event.call is not None and event.call.operations is not None
     event.owner = event
     event.in_backward, event.in_data = _BACKWARD in event.name, event.name == DATA
     event.in_update = event.name.startswith(_UPDATE)
@@ -173,8 +171,6 @@ def _place(event: Event) -> None:
     above = outer.owner
     if above is not None and above.call is not None and above.call.operations is not None:
         event.owner = above
-    elif counted:
-        event.owner = event
 
 
 def _updates(event: Event) -> Iterator[Event]:
@@ -310,7 +306,9 @@ class _Window:
         seconds = self._whole.seconds
         self._timeline["idle"] = max(seconds - sum(self._timeline.values()), 0.0)
         ops = sorted(self._ops.values(), key=lambda op: -op.seconds)
-        ops, rest = ops[:_MOST_OPS], ops[_MOST_OPS:]
+        kept = [place < _MOST_OPS or op.operations is not None for place, op in enumerate(ops)]
+        rest = [op for op, keep in zip(ops, kept, strict=True) if not keep]
+        ops = [op for op, keep in zip(ops, kept, strict=True) if keep]
         if rest:
             ops.append(
                 Op("all others", "memory", sum(op.calls for op in rest), sum(op.seconds for op in rest))

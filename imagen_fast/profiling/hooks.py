@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
 from imagen_fast.profiling import journal, processor_time
+from imagen_fast.profiling.phases import begins_anew, next_of
 
 
 def watch_torch(torch: ModuleType) -> None:
@@ -75,9 +77,9 @@ def _fetching(get: Callable[[Any], Any], what: Callable[[Any], tuple[object, int
     @functools.wraps(get)
     def __next__(self: Any) -> Any:
         notes = journal.current()
-        if notes is None:
-            return get(self)
         source, workers = what(self)
+        if notes is None:
+            return next_of(source, lambda: get(self))
         return notes.fetch(source, lambda: get(self), processor_time.of_thread, workers)
 
     return __next__
@@ -89,10 +91,10 @@ def _starting(begin: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @functools.wraps(begin)
     def __iter__(self: Any) -> Any:
         notes = journal.current()
-        if notes is None:
-            return begin(self)
-        with notes.starting():
-            return begin(self)
+        with nullcontext() if notes is None else notes.starting():
+            made = begin(self)
+        begins_anew(made)
+        return made
 
     return __iter__
 
@@ -106,7 +108,7 @@ class _Watched(Iterator[Any]):
     def __next__(self) -> Any:
         notes = journal.current()
         if notes is None:
-            return next(self._batches)
+            return next_of(self, lambda: next(self._batches))
         return notes.fetch(self, lambda: next(self._batches), processor_time.of_process, self._workers)
 
     def close(self) -> None:

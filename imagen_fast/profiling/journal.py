@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 from imagen_fast.profiling import processor_time
 from imagen_fast.profiling.delay import delay
-from imagen_fast.profiling.phases import Phases
+from imagen_fast.profiling.phases import Phases, next_of
 from imagen_fast.profiling.recording import Steps
-from imagen_fast.profiling.task import Task, part, write_part
+from imagen_fast.profiling.task import Task, write_part
 
 # Steps that are kept; of a longer run one of two, one of four, ...
 _MOST_STEPS = 20_000
@@ -167,7 +167,7 @@ class Journal:
             cpu: a clock of the processor's time that `get` may spend on preparing the batch itself.
         """
         if threading.get_ident() != self._thread:
-            return get()
+            return next_of(source, get)
         guarded(self._asked)
         ahead = guarded(self.phases.ahead, source, get)
         if ahead is not None:
@@ -287,9 +287,9 @@ class Journal:
             steps.end, steps.seconds, steps.data, steps.data_cpu, steps.images = map(
                 list, zip(*kept, strict=True)
             )
-        made = part(steps, self.phases.window, self.phases.ceilings, _machine(), dict(self.phases.absent))
+        phases = self.phases
         with suppress(OSError):  # a full disk must not end the program
-            write_part(self.task, made)
+            write_part(self.task, steps, phases.window, phases.ceilings, _machine(), dict(phases.absent))
 
     def close(self) -> None:
         self._done.set()

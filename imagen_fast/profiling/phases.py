@@ -9,10 +9,11 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from imagen_fast.profiling.recording import Ceilings, Window
 from imagen_fast.profiling.task import Task
@@ -50,28 +51,31 @@ class Ahead:
 
     Args:
         drawn: when that was done, for the first batch that is taken; None for the others.
+        taken: whether any was.
     """
 
-    source: object
     batches: deque[Any] = field(default_factory=deque)
-    after: BaseException | None = None
+    after: Exception | None = None
     drawn: float | None = None
+    taken: bool = False
 
     def draw(self, get: Callable[[], Any], count: int) -> None:
         size = 0
         while len(self.batches) < count and size < _MOST_BYTES:
             try:
                 self.batches.append(get())
-            except BaseException as error:  # it belongs where the batch would have been
+            except Exception as error:  # it belongs where the batch would have been
                 self.after = error
                 break
-            size += _bytes_of(self.batches[-1])
+            with suppress(Exception):  # of a kind that does not tell
+                size += _bytes_of(self.batches[-1])
         self.drawn = time.monotonic()
 
     def take(self) -> Any:
         """The next batch; what came after the last is raised where that would have been."""
         self.drawn = None
         if self.batches:
+            self.taken = True
             return self.batches.popleft()
         error, self.after = self.after, None
         assert error is not None
@@ -80,6 +84,21 @@ class Ahead:
     @property
     def empty(self) -> bool:
         return not self.batches and self.after is None
+
+
+# By what they came from: they are the program's, however the recording ends.
+_drawn: WeakKeyDictionary[Any, Ahead] = WeakKeyDictionary()
+
+
+def next_of(source: object, get: Callable[[], Any]) -> Any:
+    """The next batch of `source` where nothing is recorded: one drawn ahead, else what `get` gives."""
+    ahead = _drawn.get(source)
+    return get() if ahead is None or ahead.empty else ahead.take()
+
+
+def begins_anew(source: object) -> None:
+    """A loader may use one iterator again: what was left of its last epoch is gone, as it would have been."""
+    _drawn.pop(source, None)
 
 
 class Phases:
@@ -130,13 +149,12 @@ class Phases:
         The program gets the same batches in the same order, and as many steps: they are only drawn earlier.
         A loop over other data (a validation, say) is left alone.
         """
-        if self._ahead is not None and self._ahead.source is source:
-            if not self._ahead.empty:
-                return self._ahead
-            self._ahead = None
+        ahead = _drawn.get(source)
+        if ahead is not None and not ahead.empty:
+            return ahead
         if self._phase is not Phase.IN_MEMORY or self._steps or source is not self._trains:
             return None
-        self._ahead = Ahead(source)
+        self._ahead = _drawn[source] = Ahead()
         self._ahead.draw(get, _BLOCK * self._a_step)
         return self._ahead
 
@@ -180,11 +198,12 @@ class Phases:
             self.absent["ceilings"] = "no batch was seen to come from a loader that is watched"
             self._enter(Phase.STEADY)
         else:
+            self._ahead = None
             self._enter(Phase.IN_MEMORY)
 
     def _step_in_memory(self, seconds: float) -> None:
         """One whose batches lay ready; the last that did ends the round, as the end of an epoch may."""
-        if self._ahead is not None:
+        if self._ahead is not None and self._ahead.taken:
             self._measured[self._phase].append(seconds)
             if self._ahead.batches:
                 return

@@ -63,6 +63,14 @@ class profile:
         self._sampler.begin()
         return self
 
+    def step(self, images: int = 0) -> None:
+        """Say that a step of the own loop has ended, where no optimiser of PyTorch tells.
+
+        Args:
+            images: that it learned from, where no loader tells.
+        """
+        program.step(images)
+
     def measure_ceilings(self, step: Callable[[], object]) -> None:
         """Measure how fast a step could be, without waiting for input and, on a GPU, without launching.
 

@@ -28,26 +28,23 @@ class Task:
     ceilings: bool
 
 
-def write_part(task: Task, part: dict[str, Any]) -> None:
-    """Put what this process has recorded so far in the place of what it wrote before."""
-    path = task.folder / f"process-{os.getpid()}.json"
-    new = path.with_suffix(".part")
-    new.write_text(json.dumps(part))
-    new.replace(path)
-
-
-def part(
+def write_part(
+    task: Task,
     steps: Steps,
     window: Window | None,
     ceilings: Ceilings | None,
     machine: dict[str, Any],
     absent: dict[str, str],
-) -> dict[str, Any]:
-    """What `write_part` takes."""
-    return {
+) -> None:
+    """Put what this process has recorded so far in the place of what it wrote before."""
+    part = {
         "steps": asdict(steps),
         "window": window and asdict(window),
         "ceilings": ceilings and asdict(ceilings),
         "machine": machine,
         "absent": absent,
     }
+    path = task.folder / f"process-{os.getpid()}.json"
+    new = path.with_suffix(".part")
+    new.write_text(json.dumps(part))
+    new.replace(path)

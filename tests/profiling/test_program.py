@@ -150,6 +150,50 @@ def test_ceilings_are_measured_and_change_nothing(profiled):
     assert found.ceilings.in_memory < 0.5 * found.ceilings.as_is
 
 
+def test_batches_that_were_drawn_outlive_the_recording(profiled):
+    _, ended = profiled(
+        """
+        from imagen_fast.profiling import journal, program
+
+        seen, left = [], []
+        for images, labels in DataLoader(Images(200), batch_size=2):
+            learn(images)
+            seen += labels.tolist()
+            ahead = journal.current() and journal.current().phases._ahead
+            if ahead and ahead.batches:
+                left.append(len(ahead.batches))
+                program.detach()
+        assert seen == list(range(200))
+        print(left)
+        """,
+        ceilings=True,
+    )
+    assert (ended.stderr, ended.stdout) == ("", "[7]\n")
+
+
+def test_what_was_drawn_of_an_epoch_that_is_left_is_gone(profiled):
+    _, ended = profiled(
+        """
+        from imagen_fast.profiling import journal
+
+        loader = DataLoader(Images(200), batch_size=2, num_workers=1, persistent_workers=True)
+        left = []
+        for epoch in range(2):
+            for step, (images, labels) in enumerate(loader):
+                assert labels.tolist() == [2 * step, 2 * step + 1]
+                learn(images)
+                ahead = journal.current().phases._ahead
+                if ahead and ahead.batches:
+                    left.append(len(ahead.batches))
+                    break
+        print(left)
+        """,
+        ceilings=True,
+    )
+    assert ended.stderr == ""
+    assert ended.stdout.startswith("[7")
+
+
 def test_an_error_of_the_loader_comes_where_it_would_have_come(profiled):
     _, ended = profiled(
         """

@@ -58,6 +58,13 @@ def test_an_exception_passes_and_the_profile_is_kept(tmp_path):
     assert (tmp_path / "profile.json").exists()
 
 
+def test_steps_that_the_program_tells(tmp_path):
+    with imagen_fast.profile(tmp_path, window=0) as profiled:
+        for _ in range(4):
+            profiled.step(images=5)
+    assert profiled.recording.steps[0].images == [5, 5, 5]
+
+
 def test_ceilings_of_a_step_that_is_given(tmp_path):
     calls = []
 

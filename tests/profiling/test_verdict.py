@@ -2,6 +2,7 @@
 
 import pytest
 
+from imagen_fast.kernels import chips
 from imagen_fast.profiling import peaks
 from imagen_fast.profiling.recording import Ceilings, Gpu, Op, Peaks, Recording, Samples, Steps, Window
 from imagen_fast.profiling.summary import summarise
@@ -118,6 +119,24 @@ def test_an_unknown_chip_has_no_peak():
     assert summary.refused == {}
     assert verdict.bottleneck == "compute"
     assert peaks.published("NVIDIA H100 of another kind") == Peaks("NVIDIA H100 of another kind")
+
+
+@pytest.mark.parametrize(
+    ("chip", "name"),
+    [
+        ("A100 80GB", "NVIDIA A100-SXM4-80GB"),
+        ("H100 SXM", "NVIDIA H100 80GB HBM3"),
+        ("H200", "NVIDIA H200"),
+        ("B200", "NVIDIA B200"),
+    ],
+)
+def test_peaks_are_those_that_the_kernels_are_held_against(chip, name):
+    (kernels,) = (known for known in chips.CHIPS if known.name == chip)
+    found = peaks.published(name)
+    assert found.bandwidth == pytest.approx(kernels.bandwidth)
+    assert found.operations == pytest.approx(
+        {"float16": kernels.half, "bfloat16": kernels.half, "float32": kernels.single}
+    )
 
 
 def test_more_than_the_peak_is_refused():
