@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from imagen_fast.profiling.findings import Change, Summary
 from imagen_fast.profiling.recording import Recording
-from imagen_fast.profiling.summary import mean, prevailing
+from imagen_fast.profiling.summary import PAUSE, mean, prevailing
 
 # Of an engine that does nothing.
 _IDLE = 0.05
@@ -269,10 +269,10 @@ def _throttled(recording: Recording, summary: Summary, share: float) -> Made:
 def _paused(recording: Recording, summary: Summary, share: float) -> Made:
     steps = recording.steps[0]
     usual = statistics.median(steps.seconds)
-    long = sum(seconds > 3 * usual for seconds in steps.seconds)
+    long = sum(seconds > PAUSE * usual for seconds in steps.seconds)
     yield Change(
         "validate and write checkpoints less often, or in the background",
-        f"{long} of {len(steps.seconds)} steps took more than three times the usual",
+        f"{long} of {len(steps.seconds)} steps took more than {PAUSE:g} times the usual",
         _gain(share, 1.0),
         "computed",
     )

@@ -12,7 +12,7 @@ from imagen_fast.profiling.recording import Op, Peaks, Recording, Series, Steps,
 # The first steps compile and fill caches: this many, or a quarter of few, are left out.
 _FIRST = 10
 # A step that takes so many times the usual, waiting for data aside, was interrupted by something else.
-_PAUSE = 3.0
+PAUSE = 3.0
 # Of the machine, what other programs use without being in anybody's way.
 _LITTLE = 0.1
 
@@ -57,14 +57,14 @@ def _usual(steps: Steps) -> float:
 def paused(steps: Steps) -> float:
     """The share of the time in which a step took much longer than steps do."""
     usual = _usual(steps)
-    extra = sum(work - usual for work in _work(steps) if work > _PAUSE * usual)
+    extra = sum(work - usual for work in _work(steps) if work > PAUSE * usual)
     return extra / sum(steps.seconds)
 
 
 def _uninterrupted(steps: Steps) -> list[float]:
     """Seconds of the steps that were not interrupted."""
     usual = _usual(steps)
-    kept = [s for s, work in zip(steps.seconds, _work(steps), strict=True) if work <= _PAUSE * usual]
+    kept = [s for s, work in zip(steps.seconds, _work(steps), strict=True) if work <= PAUSE * usual]
     return kept or steps.seconds
 
 
@@ -152,7 +152,7 @@ def _of_window(recording: Recording, steps: Steps) -> dict[str, float]:
     pairs = [
         (seconds, data)
         for seconds, data, work in zip(steps.seconds, steps.data, _work(steps), strict=True)
-        if work <= _PAUSE * usual
+        if work <= PAUSE * usual
     ]
     step, wait = (statistics.fmean(values) for values in zip(*pairs, strict=True))
     parts = {cause: taken / window.steps for cause, taken in _busy(window, recording.peaks).items()}

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 from imagen_fast.profiling.changes import changes
 from imagen_fast.profiling.findings import BOTTLENECKS, Summary, Verdict
-from imagen_fast.profiling.recording import Recording, Window
+from imagen_fast.profiling.numbers import text
+from imagen_fast.profiling.recording import Recording
 from imagen_fast.profiling.summary import mean, others, prevailing
+
+_time = partial(text, unit="seconds")
 
 # Steps after which more of them make nothing surer.
 _ENOUGH_STEPS = 20
@@ -53,12 +57,12 @@ def _says(cause: str, share: float, recording: Recording) -> str:
     meaning = BOTTLENECKS[cause].partition(": ")[2]
     if cause == "throttled":
         return f"{share:.0%} of its speed is taken away: {meaning}"
-    on = " GPU's" if recording.window is not None and recording.window.device == "cuda" else ""
-    return f"{share:.0%} of the{on} time: {meaning}"
+    whose = "the GPU's" if recording.window is not None and recording.window.device == "cuda" else "the"
+    return f"{share:.0%} of {whose} time: {meaning}"
 
 
 def _sentences(said: list[str]) -> list[str]:
-    return [f"{text[0].upper()}{text[1:]}." for text in said]
+    return [f"{each[0].upper()}{each[1:]}." for each in said]
 
 
 # A sentence or more for each cause, from what was measured independently of the shares.
@@ -118,10 +122,9 @@ def _launching(recording: Recording, summary: Summary) -> Sentences:
     window = recording.window
     if window is None:
         return []
+    each = _time(sum(op.seconds for op in window.ops) / max(window.launches, 1))
     what = "kernels" if window.device == "cuda" else "operations"
-    said = [
-        f"{window.launches / window.steps:,.0f} {what} a step, {_time(_median_work(window))} each on average"
-    ]
+    said = [f"{window.launches / window.steps:,.0f} {what} a step, {each} each on average"]
     if window.syncs:
         said.append(f"the host waited for the GPU {window.syncs / window.steps:.1f} times a step")
     return said + _graph(recording)
@@ -132,11 +135,6 @@ def _graph(recording: Recording) -> Sentences:
     if found is None or found.graph is None:
         return []
     return [f"replayed as one CUDA graph a step takes {_time(found.graph)} instead of {_time(found.as_is)}"]
-
-
-def _median_work(window: Window) -> float:
-    busy = sum(op.seconds for op in window.ops)
-    return busy / max(window.launches, 1)
 
 
 def _memory(recording: Recording, summary: Summary) -> Sentences:
@@ -223,10 +221,3 @@ def _contradictions(cause: str, recording: Recording) -> Sentences:
     if tried and found and found.in_memory and found.in_memory > 0.9 * found.as_is:
         said.append("with batches that lay in memory a step was hardly faster")
     return said
-
-
-def _time(seconds: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds * 1e9:.3g} ns"

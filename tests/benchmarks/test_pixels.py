@@ -23,13 +23,7 @@ ONCE = Effort(0, 2, 2, 0)
 CONTEXTS = (Raster(), Quadrant(), Neighbourhood(2))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Products this small wait for the other threads longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def wrong(results):

@@ -18,13 +18,7 @@ ONCE = Effort(0, 2, 2, 0)
 CONFIG = imagegpt_config(32, 2, 2, side=4, colours=16)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Products this small wait for the other threads longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def wrong(results):

@@ -17,13 +17,7 @@ DECODER = DecoderConfig("full", embed_dim=64, depth=2, heads=2)
 CASES = ("mae mini same-objective bf16 step", "mae mini cross 16x12 bf16 step")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Products this small wait for the other threads longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small_contest(quick=True, apart=False):

@@ -12,13 +12,7 @@ CPU = torch.device("cpu")
 ENCODER = ViTConfig(image_size=(64, 48), patch_size=8, embed_dim=64, depth=2, heads=2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Products this small wait for the other threads longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_attention_by_hand():
