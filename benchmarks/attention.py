@@ -39,7 +39,7 @@ Build = Callable[[Case], Attention]
 
 QUICK = Effort(warmup=1, least=3, most=15, seconds=1.5)
 FULL = Effort(warmup=2, least=9, most=60, seconds=6)
-GRID = Effort(warmup=1, least=5, most=15, seconds=1)
+GRID = Effort(warmup=1, least=5, most=100, seconds=2)
 
 # An image of 224 pixels in patches of 16, and its class token, which is never hidden.
 TOKENS = 197

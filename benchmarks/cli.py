@@ -161,8 +161,10 @@ def _compare(args: list[str], console: Console) -> int:
         "1, something of ours is slower, no longer correct, or missing; 2, the records cannot be compared.",
         allow_abbrev=False,
     )
-    parser.add_argument("a", type=Path, metavar="A.json", help="the record of a run before")
-    parser.add_argument("b", type=Path, metavar="B.json", help="that of a run after")
+    parser.add_argument(
+        "a", type=Path, metavar="A.json", help="the record of a run before; or a folder, of several"
+    )
+    parser.add_argument("b", type=Path, metavar="B.json", help="that of a run after; or a folder, of several")
     parser.add_argument("--threshold", default="5%", help="the smallest change that matters (default 5%%)")
     parser.add_argument(
         "--timer",
@@ -183,8 +185,8 @@ def _compare(args: list[str], console: Console) -> int:
     if given.json is not None:
         record.check_writable(given.json)
     found = compare.compare(
-        record.read(given.a),
-        record.read(given.b),
+        record.read_runs(given.a),
+        record.read_runs(given.b),
         threshold,
         given.timer,
         given.peers,

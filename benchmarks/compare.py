@@ -3,10 +3,10 @@
 Ours are judged by what they changed by beyond the peers, whose code did not change (`noise.py`). With the
 threshold d, the smallest change that matters:
 
-- same: the 90% interval lies within 1/(1 + d) and 1 + d. A change of d is called same in at most 5 of 100;
+- same: the 98% interval lies within 1/(1 + d) and 1 + d. A change of d is called same in at most 1 of 100;
 - faster, slower: not same, and the interval for the family excludes 1. For all cases together it does so
   wrongly in at most 5 of 100 comparisons (Bonferroni);
-- unclear: neither. That happens only where the standard error exceeds log(1 + d) / (t_family + t_90). Below,
+- unclear: neither. That happens only where the standard error exceeds log(1 + d) / (t_family + t_98). Below,
   another run of the same code is called same in all cases, and a change of d is found, each 95 times in 100.
   Where more rounds can bring the error down to it, how many is told.
 """
@@ -29,8 +29,10 @@ from imagen_fast.errors import InvalidInput
 Verdict = Literal["faster", "slower", "same", "unclear"]
 
 THRESHOLD = 0.05
-# Of wrong alarms in a whole comparison, and of wrong sames in one case.
-ERROR = 0.05
+# Of wrong alarms in a whole comparison.
+ALARMS = 0.05
+# Of a change of just the threshold, how often it is called same: so seldom that 95 in 100 can be found.
+MISSED = 0.01
 # So many peers must agree on what the machine did; with fewer, and with none, only what is far beyond all
 # that machines do is called a change.
 WITNESSES = 2
@@ -62,12 +64,16 @@ class Name(NamedTuple):
 
 
 class Side(NamedTuple):
-    """A record; what it does not tell is None. `rounds`: the fewest and the most of its contenders."""
+    """A record, or several runs as one; what it does not tell is None.
+
+    `date` and `load` are those of the first run. `rounds`: the fewest and the most of its contenders.
+    """
 
     file: str
     commit: str | None
     date: str | None
     load: float | None
+    runs: int
     rounds: tuple[int, int]
 
 
@@ -77,7 +83,7 @@ class Finding:
 
     Args:
         ratio: beyond what the references explain.
-        interval, family_interval: of `ratio`; at 90%, and for all cases together at 95%.
+        interval, family_interval: of `ratio`; at 98%, and for all cases together at 95%.
         explained: the ratio that the references explain.
         references: the unchanged contenders of the same contest.
         rounds: in A and in B.
@@ -142,8 +148,8 @@ class Comparison:
 
 
 def compare(
-    a: Record,
-    b: Record,
+    a: Record | Sequence[Record],
+    b: Record | Sequence[Record],
     threshold: float = THRESHOLD,
     timer: str = "wall",
     peers: bool = False,
@@ -154,6 +160,8 @@ def compare(
     """What changed from `a` to `b`.
 
     Args:
+        a, b: a record, or those of several runs of the same code: what differs between processes and between
+            minutes is then told from the runs themselves.
         threshold: the smallest change that matters, as a share.
         timer: a clock of `TIMERS`. Processor time is hardly disturbed by others' work, but blind to waiting.
         peers: judge them too, each by the others.
@@ -164,28 +172,29 @@ def compare(
     Raises:
         InvalidInput: the records have no case in common, were made on different machines, or lack the timer.
     """
-    for name, record in (("A", a), ("B", b)):
-        for result in record["results"]:
-            if lacking := {"case", "implementation", "correct", "samples"} - result.keys():
-                raise InvalidInput(
-                    f"{name} cannot be compared: a result in it lacks {', '.join(sorted(lacking))}"
-                )
-    if a.get("suite") != b.get("suite"):
-        raise InvalidInput(f"A is of the suite {a.get('suite')}, B of {b.get('suite')}; they must be of one")
-    differences = tuple(_differences(a, b))
+    runs_a, runs_b = ([side] if isinstance(side, dict) else list(side) for side in (a, b))
+    for name, runs in (("A", runs_a), ("B", runs_b)):
+        _check_runs(name, runs)
+    first_a, first_b = runs_a[0], runs_b[0]
+    if first_a.get("suite") != first_b.get("suite"):
+        raise InvalidInput(
+            f"A is of the suite {first_a.get('suite')}, B of {first_b.get('suite')}; they must be of one"
+        )
+    differences = tuple(_differences(first_a, first_b))
     if differences and not across_machines:
         raise InvalidInput(
             f"it would not be fair to compare these records: {'; '.join(differences)}; with --across-machines"
             " they are compared all the same, by how ours changed beside the peers"
         )
-    by_contest = all("contest" in result for result in (*a["results"], *b["results"]))
-    in_a, in_b = _by_name(a["results"], by_contest), _by_name(b["results"], by_contest)
+    by_contest = all("contest" in result for run in (*runs_a, *runs_b) for result in run["results"])
+    in_a, in_b = _together(runs_a, by_contest), _together(runs_b, by_contest)
     both = [name for name in in_a if name in in_b and in_a[name]["correct"] and in_b[name]["correct"]]
     rounds = {name: (_seconds(in_a[name], timer), _seconds(in_b[name], timer)) for name in both}
     enough = [name for name in both if min(map(len, rounds[name])) >= LEAST]
+    sizes = [(in_a[name]["runs"], in_b[name]["runs"]) for name in enough]
     timed = {
         name: Timed(f"{name.contest} {name.number}", not name.ours, *found)
-        for name, found in zip(enough, centres([rounds[name] for name in enough]), strict=True)
+        for name, found in zip(enough, centres([rounds[name] for name in enough], sizes), strict=True)
     }
     judged = [name for name in timed if (name.ours or peers) and only in str(name)]
     few = [name for name in both if name not in timed and (name.ours or peers) and only in str(name)]
@@ -219,8 +228,8 @@ def compare(
             _finding(name, effect, rounds[name], tuple(n.implementation for n in near), len(judged), bound)
         )
     return Comparison(
-        _side(a, files[0]),
-        _side(b, files[1]),
+        _side(runs_a, files[0]),
+        _side(runs_b, files[1]),
         threshold,
         timer,
         differences,
@@ -242,10 +251,46 @@ def compare(
     )
 
 
-def _side(record: Record, file: str) -> Side:
-    machine = record["machine"]
-    rounds = [len(result["samples"]) for result in record["results"] if result["samples"]] or [0]
-    return Side(file, *map(machine.get, ("commit", "date", "load")), (min(rounds), max(rounds)))
+def _check_runs(name: str, runs: Sequence[Record]) -> None:
+    for run in runs:
+        for result in run["results"]:
+            if lacking := {"case", "implementation", "correct", "samples"} - result.keys():
+                raise InvalidInput(
+                    f"{name} cannot be compared: a result in it lacks {', '.join(sorted(lacking))}"
+                )
+    for run in runs[1:]:
+        commits = runs[0]["machine"].get("commit"), run["machine"].get("commit")
+        differences = list(_differences(runs[0], run, "one run", "another"))
+        if runs[0].get("suite") != run.get("suite"):
+            differences.append("they are of different suites")
+        if commits[0] != commits[1]:
+            differences.append(f"commit {_words(commits[0])} in one run, {_words(commits[1])} in another")
+        if differences:
+            raise InvalidInput(f"the runs of {name} are not of the same code: {'; '.join(differences)}")
+
+
+def _together(runs: Sequence[Record], by_contest: bool) -> dict[Name, dict[str, Any]]:
+    """Each result with the rounds of all runs, one run after another; correct where it is so in every run."""
+    named = [_by_name(run["results"], by_contest) for run in runs]
+    found = {}
+    for name in named[0]:
+        every = [of[name] for of in named if name in of]
+        found[name] = {
+            "correct": len(every) == len(runs) and all(result["correct"] for result in every),
+            "runs": [len(result["samples"]) for result in every],
+            **{
+                kept: [second for result in every for second in result.get(kept) or ()]
+                for kept in TIMERS.values()
+            },
+        }
+    return found
+
+
+def _side(runs: Sequence[Record], file: str) -> Side:
+    machine = runs[0]["machine"]
+    rounds = [len(result["samples"]) for run in runs for result in run["results"] if result["samples"]]
+    rounds = rounds or [0]
+    return Side(file, *map(machine.get, ("commit", "date", "load")), len(runs), (min(rounds), max(rounds)))
 
 
 def _finding(
@@ -256,7 +301,7 @@ def _finding(
     family: int,
     bound: float,
 ) -> Finding:
-    interval, wide = effect.interval(1 - 2 * ERROR), effect.interval(1 - ERROR / family)
+    interval, wide = effect.interval(1 - 2 * MISSED), effect.interval(1 - ALARMS / family)
     rounds = (len(seconds[0]), len(seconds[1]))
     verdict: Verdict = "unclear"
     if -bound < interval[0] and interval[1] < bound:
@@ -279,13 +324,13 @@ def _finding(
 
 
 def _alarm(effect: Effect, family: int) -> bool:
-    low, high = effect.interval(1 - ERROR / family)
+    low, high = effect.interval(1 - ALARMS / family)
     return low > 0 or high < 0
 
 
 def _rounds_needed(effect: Effect, rounds: tuple[int, int], family: int, bound: float) -> int | None:
     """So many that no verdict is unclear; None where what rounds cannot mend is too much already."""
-    t = student(1 - ERROR / family, effect.freedom) + student(1 - 2 * ERROR, effect.freedom)
+    t = student(1 - ALARMS / family, effect.freedom) + student(1 - 2 * MISSED, effect.freedom)
     left = (bound / t) ** 2 - effect.lasting
     if left <= 0:
         return None
@@ -322,17 +367,17 @@ def _incorrect(results: Mapping[Name, dict[str, Any]]) -> Iterable[Name]:
     return (name for name, result in results.items() if not result["correct"])
 
 
-def _differences(record_a: Record, record_b: Record) -> Iterable[str]:
+def _differences(record_a: Record, record_b: Record, in_a: str = "A", in_b: str = "B") -> Iterable[str]:
     a, b = record_a["machine"], record_b["machine"]
     for fact in _MACHINE:
         if a.get(fact) != b.get(fact):
-            yield f"{fact} {_words(a.get(fact))} in A, {_words(b.get(fact))} in B"
+            yield f"{fact} {_words(a.get(fact))} in {in_a}, {_words(b.get(fact))} in {in_b}"
     ours, theirs = (dict(machine.get("versions") or {}) for machine in (a, b))
     timed = {r["implementation"] for r in (*record_a["results"], *record_b["results"]) if r["samples"]}
     idle = {peer.name for peer in PACKAGED if not any(peer.name in name for name in timed)}
     for package in dict.fromkeys((*ours, *theirs)):
         if package not in (_OWN_PACKAGE, *idle) and ours.get(package) != theirs.get(package):
-            yield f"{package} {_words(ours.get(package))} in A, {_words(theirs.get(package))} in B"
+            yield f"{package} {_words(ours.get(package))} in {in_a}, {_words(theirs.get(package))} in {in_b}"
 
 
 def _words(fact: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -38,12 +40,13 @@ def show(comparison: Comparison, console: Console) -> None:
 def _side(side: Side) -> str:
     commit = None if side.commit is None else side.commit[:12] + "+changes" * side.commit.endswith("+changes")
     least, most = side.rounds
+    runs = f"{side.runs} runs of " if side.runs > 1 else ""
     facts = [
         side.file,
         f"commit {commit or 'unknown'}",
         side.date or "date unknown",
         f"load {'unknown' if side.load is None else side.load}",
-        f"{least} rounds" if least == most else f"{least} to {most} rounds",
+        f"{runs}{least} rounds" if least == most else f"{runs}{least} to {most} rounds",
     ]
     return ", ".join(facts)
 
@@ -52,7 +55,7 @@ def _table(comparison: Comparison) -> Table:
     title = "" if comparison.timer == "wall" else ", processor seconds"
     table = Table(title=f"B beside A{title}", box=box.SIMPLE)
     table.add_column("case")
-    for heading in ("A, ms", "B, ms", "rounds", "peers explain", "B/A beyond [90%]"):
+    for heading in ("A, ms", "B, ms", "rounds", "peers explain", "B/A beyond [98%]"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict")
     for finding in comparison.findings:
@@ -68,7 +71,7 @@ def _table(comparison: Comparison) -> Table:
             "{} + {}".format(*finding.rounds),
             _explained(finding, comparison.references),
             f"{finding.ratio:.3f} [{low:.3f}, {high:.3f}]",
-            f"[{_COLOURS[finding.verdict]}]{_verdict(finding, comparison.references)}[/]",
+            f"[{_COLOURS[finding.verdict]}]{_verdict(finding, comparison)}[/]",
         )
     return table
 
@@ -80,12 +83,17 @@ def _explained(finding: Finding, references: int) -> str:
     return f"{finding.explained:.3f} by {near or f'{references} of other contests'}"
 
 
-def _verdict(finding: Finding, references: int) -> str:
+def _verdict(finding: Finding, comparison: Comparison) -> str:
     if finding.verdict != "unclear":
         return finding.verdict
+    runs = min(comparison.a.runs, comparison.b.runs)
     if finding.rounds_needed is not None:
-        return f"unclear; {finding.rounds_needed:,} rounds would do"
-    return f"unclear; needs {'a calmer machine' if references else f'{WITNESSES} peers'}"
+        if runs == 1:
+            return f"unclear; {finding.rounds_needed:,} rounds would do"
+        return f"unclear; {math.ceil(runs * finding.rounds_needed / min(finding.rounds)):,} runs would do"
+    if not comparison.references:
+        return f"unclear; needs {WITNESSES} peers"
+    return "unclear; needs a calmer machine" + ", or several runs" * (runs == 1)
 
 
 def _basis(comparison: Comparison) -> str:

@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Rounds = tuple[Sequence[float], Sequence[float]]
+# The sizes of the runs that the rounds of A and of B come from.
+Runs = tuple[Sequence[int], Sequence[int]]
 
 FASTEST = 1 / 3
 # Of fewer rounds nothing can be said.
@@ -56,7 +58,8 @@ _STEPS = np.array([0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8
 class Centre(NamedTuple):
     """The logarithm of a contender's time in one record, its standard error, and degrees of freedom.
 
-    `influence` is how far each round moves it: [rounds], of mean 0. `spread`: how much
+    `influence` is how far each round moves it, or each run where there are several: [rounds or runs], of mean
+    0. `spread`: how much
     slower the middle third of rounds is than the fastest.
     """
 
@@ -67,31 +70,63 @@ class Centre(NamedTuple):
     spread: float
 
 
-def centres(pairs: Sequence[Rounds]) -> list[tuple[Centre, Centre]]:
+def centres(pairs: Sequence[Rounds], runs: Sequence[Runs] | None = None) -> list[tuple[Centre, Centre]]:
     """Of every contender in both records, from its seconds in A and in B.
 
     As many rounds are taken of both, since the fastest few of many lie lower than those of few.
+
+    Args:
+        runs: of every contender, how many of the rounds each run of a record has; one run where not given.
     """
     cut = [tuple(side[: min(map(len, pair))] for side in pair) for pair in pairs]
-    resemblances = [statistics.fmean(map(resemblance, side)) for side in zip(*cut, strict=True)]
-    return [(centre(a, resemblances[0]), centre(b, resemblances[1])) for a, b in cut]
+    sizes = [tuple((len(side),) for side in pair) for pair in cut] if runs is None else runs
+    made = (_of_record(*side) for side in zip(zip(*cut, strict=True), zip(*sizes, strict=True), strict=True))
+    return list(zip(*made, strict=True))
 
 
-def centre(seconds: Sequence[float], usual: float = 0.0) -> Centre:
+def _of_record(rounds: Sequence[Sequence[float]], sizes: Sequence[Sequence[int]]) -> list[Centre]:
+    """Of all contenders of one record."""
+    usual = statistics.fmean(map(resemblance, rounds))
+    found = [centre(seconds, usual) for seconds in rounds]
+    together = [_by_run(c.influence, np.cumsum(of)) for c, of in zip(found, sizes, strict=True)]
+    if min(map(len, together)) < 2:
+        return found
+    # What whole runs differ by says how sure a centre is, whatever their rounds have in common: the variance
+    # of clusters (Liang & Zeger 1986). All contenders tell it together, since each alone has few runs.
+    ratios = [
+        float(of @ of) / alone * len(of) / (len(of) - 1)
+        for of, c in zip(together, found, strict=True)
+        if (alone := float(c.influence @ c.influence)) > 0
+    ]
+    repeats = max(1.0, statistics.fmean(ratios)) if ratios else 1.0
+    return [
+        centre(seconds, repeats=repeats)._replace(influence=of)
+        for seconds, of in zip(rounds, together, strict=True)
+    ]
+
+
+def _by_run(influence: Array, ends: NDArray[np.int64]) -> Array:
+    """The influence of whole runs, of which the last may be cut: [runs]."""
+    return np.add.reduceat(influence, np.concatenate([[0], ends[ends < len(influence)]]))
+
+
+def centre(seconds: Sequence[float], usual: float = 0.0, repeats: float | None = None) -> Centre:
     """Of the rounds in order.
 
     The standard error is that of a trimmed mean, from the rounds with the slow ones put at the edge. Rounds
     that resemble their neighbours count for less, as in an autoregression of first order: by their own
-    resemblance where that is not chance, and by what is `usual` in the record, which is surer.
+    resemblance where that is not chance, and by what is `usual` in the record, which is surer; or `repeats`
+    says how many are as good as one independent one.
     """
     logs = _logs(seconds)
     kept = max(min(LEAST, len(logs)), round(FASTEST * len(logs)))
     held = np.minimum(logs, np.partition(logs, kept - 1)[kept - 1])
     influence = (held - held.mean()) * len(logs) / kept
-    own = resemblance(seconds)
-    alike = min(max(0.0, usual, own if own > 1.5 / math.sqrt(len(logs)) else 0.0), 0.95)
-    # So many rounds say as much as one independent one.
-    repeats = min((1 + alike) / (1 - alike), len(logs))
+    if repeats is None:
+        own = resemblance(seconds)
+        alike = min(max(0.0, usual, own if own > 1.5 / math.sqrt(len(logs)) else 0.0), 0.95)
+        repeats = (1 + alike) / (1 - alike)
+    repeats = min(repeats, len(logs))
     variance = float(influence @ influence) * repeats / (len(logs) * max(1, len(logs) - 1))
     fast, middle, _ = np.array_split(np.sort(logs), 3)
     return Centre(

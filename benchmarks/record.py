@@ -149,3 +149,17 @@ def read(path: Path) -> Record:
     if not isinstance(record, dict) or not {"machine", "results", "ratios"} <= record.keys():
         raise InvalidInput(f"{path} is no record of a benchmark: it needs machine, results and ratios")
     return record
+
+
+def read_runs(path: Path) -> list[Record]:
+    """A record, or those of all files `*.json` in a folder, by name.
+
+    Raises:
+        InvalidInput: as `read`, or the folder has none.
+    """
+    if not path.is_dir():
+        return [read(path)]
+    files = sorted(path.glob("*.json"))
+    if not files:
+        raise InvalidInput(f"the folder {path} has no record, which is a file that ends in .json")
+    return [read(file) for file in files]

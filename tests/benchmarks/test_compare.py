@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,34 @@ def test_the_rounds_that_would_do_would_do():
             unclear += sum(f.verdict == "unclear" for f in many.findings)
     assert asked >= 10
     assert unclear <= asked / 10
+
+
+def several(seed, changes=None, runs=24, contests="ab"):
+    """Runs of 40 rounds each: 4% between the minutes of a contest, 2% between processes."""
+    rng = np.random.default_rng(seed)
+    made_of = []
+    for number in range(runs):
+        given = made(1000 * seed + number, changes, rounds=40, contests=contests)
+        for contest in contests:
+            minutes = rng.normal(0, 0.04)
+            for result in (r for r in given["results"] if r["contest"] == contest):
+                factor = math.exp(minutes + rng.normal(0, 0.02))
+                result["samples"] = [factor * seconds for seconds in result["samples"]]
+        made_of.append(given)
+    return made_of
+
+
+def test_several_runs_on_a_restless_machine_tell_what_one_run_cannot():
+    same, found, alone = Counter(), Counter(), Counter()
+    for seed in range(20):
+        before = several(2 * seed)
+        same += compare(before, several(2 * seed + 1)).count
+        after = several(2 * seed + 1, {OURS: 1.05})
+        found += compare(before, after).count
+        alone += compare(before[0], after[0]).count
+    assert same["same"] >= 38
+    assert found["slower"] >= 38
+    assert alone["slower"] < 10
 
 
 # --- what is said -------------------------------------------------------------------------------------
@@ -314,6 +343,34 @@ def test_who_reads_it_is_told_what_was_compared_and_by_whom_it_was_explained(wri
     assert (told["a"]["file"], told["b"]["file"]) == files
     assert told["a"]["load"] == 0.5
     assert told["b"]["rounds"] == [9, 60]
+
+
+def test_a_folder_holds_several_runs_of_one_commit(tmp_path, capsys):
+    for name, runs in (("before", several(1, runs=6)), ("after", several(2, {OURS: 1.3}, runs=6))):
+        (tmp_path / name).mkdir()
+        for number, given in enumerate(runs):
+            (tmp_path / name / f"{number}.json").write_text(json.dumps(given))
+    before, after = str(tmp_path / "before"), str(tmp_path / "after")
+    assert main(["compare", before, after]) == 1
+    screen = capsys.readouterr().out
+    assert f"A: {before}, commit unknown, date unknown, load unknown, 6 runs of 40 rounds" in screen
+    assert "2 slower" in screen
+    assert main(["compare", before, str(tmp_path / "before" / "0.json")]) == 0  # a run and several
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InvalidInput, match="has no record, which is a file that ends in"):
+        main(["compare", before, str(tmp_path / "none")])
+    other = several(3, runs=1)[0] | {"machine": MACHINE | {"commit": "abc"}}
+    (tmp_path / "before" / "9.json").write_text(json.dumps(other))
+    with pytest.raises(InvalidInput, match="the runs of A are not of the same code: commit unknown in one"):
+        main(["compare", before, after])
+
+
+def test_a_case_that_one_of_several_runs_lacks_is_no_longer_there():
+    before, after = several(1, runs=3), several(2, runs=3)
+    after[1] = incorrect(after[1], 0)
+    found = compare(before, after)
+    assert found.lost == ("case a",)
+    assert [finding.case for finding in found.findings] == ["case b"]
 
 
 def test_other_machines_are_compared_only_when_that_is_asked_for(written, capsys):

@@ -114,7 +114,8 @@ def _row(op: Op, window: Window, peaks: Peaks | None) -> Html:
     if nearest is None:
         peak = tag("td", numbers.UNKNOWN, class_="quiet", data_value=-1)
     elif nearest.share > 1:
-        why = f"{numbers.text(nearest.share, 'share')} of {nearest.of}"
+        cached = ", so a cache gave some of it" if nearest.of == "memory" else ""
+        why = f"{numbers.text(nearest.share, 'share')} of {nearest.of}{cached}"
         peak = tag("td", "refused:", tag("small", why), class_="quiet", data_value=-1)
     else:
         peak = tag(

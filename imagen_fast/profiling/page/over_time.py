@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from imagen_fast.profiling import numbers
@@ -51,10 +53,11 @@ def _steps_of(steps: Steps, at: int, recording: Recording) -> Html:
         f"{len(seconds) * steps.every:,} steps, median {median}, longest {numbers.text(highest, 'seconds')}"
     )
     source = f"steps.{at}."
+    time, (data, data_cpu, taken) = _broken(steps, steps.data, steps.data_cpu, steps.seconds)
     lines = [
-        Line("waiting for data", steps.data, f"{source}data", "cause-data", filled=True),
-        Line("processor time spent on preparing it", steps.data_cpu, f"{source}data_cpu", "cause-decoding"),
-        Line("step", steps.seconds, f"{source}seconds", "ink"),
+        Line("waiting for data", data, f"{source}data", "cause-data", filled=True),
+        Line("processor time spent on preparing it", data_cpu, f"{source}data_cpu", "cause-decoding"),
+        Line("step", taken, f"{source}seconds", "ink"),
     ]
     sparse = f" One of {steps.every} steps is kept." if steps.every > 1 else ""
     delayed = ""
@@ -72,7 +75,7 @@ def _steps_of(steps: Steps, at: int, recording: Recording) -> Html:
         line_chart(
             "Seconds of each step and of its waiting for data",
             f"{told}.",
-            steps.end,
+            time,
             f"{source}end",
             lines,
             "seconds",
@@ -86,6 +89,16 @@ def _steps_of(steps: Steps, at: int, recording: Recording) -> Html:
             class_="legend",
         ),
     )
+
+
+def _broken(steps: Steps, *series: Sequence[float | None]) -> tuple[list[float], list[list[float | None]]]:
+    """Time and values, with nothing in between where steps are left out: the profiler itself was busy."""
+    end, seconds = as_numbers(steps.end), as_numbers(steps.seconds)
+    idle = end[1:] - seconds[1:] * steps.every - end[:-1]
+    pauses = 1 + np.flatnonzero(idle > BEYOND * np.nanmedian(seconds) * steps.every)
+    time = np.insert(end, pauses, (end[pauses - 1] + end[pauses]) / 2).tolist()
+    values = (np.insert(as_numbers(of), pauses, np.nan) for of in series)
+    return time, [[None if np.isnan(value) else float(value) for value in of] for of in values]
 
 
 def _span(recording: Recording) -> float:
