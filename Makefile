@@ -9,6 +9,7 @@ NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
 # The benchmark suites; a new one joins here.
 SUITES ?= attention decode pixels sample train
 RESULTS := benchmarks/results
+REPORT = $(BIN)/imagen-fast bench report $(RESULTS)/
 SITE := build/site
 # -P: with this folder on the path, transformers would take kernels/ for the package of that name.
 PYTEST := $(BIN)/python -P -m pytest -q
@@ -71,6 +72,7 @@ bench: $(INSTALLED)
 	mkdir -p $(RESULTS)
 	for suite in $(SUITES); do \
 		$(BIN)/imagen-fast bench $$suite --device cpu --json $(RESULTS)/$$suite-cpu.json || exit 1; \
+		$(BIN)/imagen-fast bench $$suite --curves --json $(RESULTS)/$$suite-curves-cpu.json || exit 1; \
 	done
 
 # The decoder under sanitizers: files of every odd kind, and a million mutations of them.
@@ -85,8 +87,17 @@ fuzz: $(INSTALLED)
 aot: $(INSTALLED)
 	$(BIN)/python -P -m imagen_fast.kernels.aot
 
-# Those of docs/attention-kernels.md and docs/operations.md.
+# Where the figures of a suite stand.
+PAGE_attention := docs/attention-cpu.md
+PAGE_decode := docs/decode-cpu.md
+PAGE_pixels := docs/pixels-cpu.md
+PAGE_sample := docs/pixels-cpu.md
+PAGE_train := README.md
+
+# All tables and pictures that are made from records or from compiled kernels.
 tables: $(INSTALLED)
+	$(foreach suite,$(SUITES),$(REPORT)$(suite)-cpu.json --readme $(PAGE_$(suite)) && \
+	$(REPORT)$(suite)-curves-cpu.json --readme $(PAGE_$(suite)) --pictures docs/pictures &&) true
 	$(BIN)/python -P -m imagen_fast.kernels.aot --markdown
 	$(BIN)/python -P -m imagen_fast.benchmarks.operations
 

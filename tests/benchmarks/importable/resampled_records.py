@@ -67,8 +67,8 @@ class Outcome:
     all_same: int = 0
 
 
-def repeat(made, times, seed, rounds=None, share=0.05):
-    """Run beside run, one case of ours slower by `share` in the second: another one each time."""
+def repeat(made, times, seed, rounds=None, share=0.05, runs=1):
+    """Runs beside runs, one case of ours slower by `share` in the second: another one each time."""
     rng = np.random.default_rng(seed)
     ours = [
         number
@@ -79,7 +79,9 @@ def repeat(made, times, seed, rounds=None, share=0.05):
     for _ in range(times):
         number = int(rng.choice(ours))
         bad = made["results"][number]["case"], made["results"][number]["implementation"]
-        found = compare(resampled(made, rng, rounds), slowed(resampled(made, rng, rounds), number, share))
+        before = [resampled(made, rng, rounds) for _ in range(runs)]
+        after = [slowed(resampled(made, rng, rounds), number, share) for _ in range(runs)]
+        found = compare(before, after)
         verdicts = Counter()
         for finding in found.findings:
             if (finding.case, finding.implementation) == bad:
@@ -93,13 +95,21 @@ def repeat(made, times, seed, rounds=None, share=0.05):
 
 
 def main():
+    global SHIFT, CONTEST, CONTENDER
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("record", type=Path)
     parser.add_argument("--times", type=int, default=100)
     parser.add_argument("--rounds", type=int, help="those of the record where not given")
+    parser.add_argument("--runs", type=int, default=1, help="of each")
+    parser.add_argument("--only", default="", help="the cases with this in their name")
+    parser.add_argument("--between", type=float, nargs=3, help="SHIFT, CONTEST and CONTENDER, as shares")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    print(repeat(record.read(given.record), given.times, given.seed, given.rounds))
+    if given.between:
+        SHIFT, CONTEST, CONTENDER = given.between
+    made = record.read(given.record)
+    made["results"] = [result for result in made["results"] if given.only in result["case"]]
+    print(repeat(made, given.times, given.seed, given.rounds, runs=given.runs))
 
 
 if __name__ == "__main__":
