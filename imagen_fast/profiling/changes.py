@@ -36,7 +36,12 @@ def changes(recording: Recording, summary: Summary) -> list[Change]:
         if (share >= _CHIEF if change.gain is None else change.gain >= _LEAST_GAIN)
     ]
     # What has no number goes last, but is told.
-    return sorted(found, key=lambda change: -(change.gain or 0.0))[:_MOST]
+    ordered = sorted(found, key=lambda change: -(change.gain or 0.0))
+    # What helps against two causes is told once, with its larger gain.
+    once: dict[str, Change] = {}
+    for change in ordered:
+        once.setdefault(change.what, change)
+    return list(once.values())[:_MOST]
 
 
 def _gain(share: float, taken: float) -> float:

@@ -13,7 +13,8 @@ from recordings import gpu_run
 from imagen_fast.profiling import numbers, page
 from imagen_fast.profiling.diff import compare
 from imagen_fast.profiling.findings import to_dict
-from imagen_fast.profiling.recording import Recording
+from imagen_fast.profiling.page.over_time import steps_section
+from imagen_fast.profiling.recording import Recording, Samples, Steps
 
 NAMES = ("gpu", "gpus", "cpu", "empty", "long")
 SECTIONS = (
@@ -202,6 +203,16 @@ def test_the_time_axis_is_zoomed_and_shown_whole_again(browser, pages):
     browser.key("Escape")
     assert browser.ask(ticks) == whole
     assert browser.ask(f'document.querySelector("{first}").getAttribute("d")') == drawn
+
+
+def test_where_steps_are_left_out_the_lines_break():
+    """Of ten steps of a second each, and a minute in which the profiler itself was busy."""
+    ends = [float(end) for end in (*range(1, 6), *range(66, 71))]
+    steps = Steps(pid=1, end=ends, seconds=[1.0] * 10, data=[0.1] * 10, data_cpu=[0.0] * 10, images=[4] * 10)
+    samples = Samples(interval=1.0, time=[], host={}, gpus=[])
+    section = str(steps_section(Recording(["python"], "", 71.0, {}, samples, steps=[steps])))
+    path = re.search(r'd="([^"]*)"[^>]*data-source="steps\.0\.seconds"', section)[1]
+    assert path.count("M") == 2
 
 
 def test_charts_are_read_by_the_keyboard(browser, pages):

@@ -201,6 +201,19 @@ def test_changes_follow_from_what_was_seen():
     assert ["the fused optimiser: fused=True" in what for what in told] == [True, False]
 
 
+def test_what_helps_against_two_causes_is_told_once_with_its_larger_gain():
+    work = {"bytes": 1e9, "dtype": "float32"}
+    ops = [
+        Op("aten::mm", "matrix", 100, WINDOW * 0.05, 80e12, 60e12, **work),
+        Op("aten::mul", "memory", 100, WINDOW * 0.04, None, None, **work),
+    ]
+    recording = run(matrix=0.05, memory=0.04, ops=ops)
+    changes = judged(recording)[0].changes
+    halves = [change for change in changes if change.what.startswith("bfloat16")]
+    assert [change.basis for change in halves] == ["computed"]
+    assert len(changes) > 1
+
+
 def test_few_steps_make_a_verdict_unsure():
     recording = run()
     sure = judged(recording)[0].confidence
