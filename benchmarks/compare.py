@@ -277,7 +277,7 @@ def _together(runs: Sequence[Record], by_contest: bool) -> dict[Name, dict[str, 
         every = [of[name] for of in named if name in of]
         found[name] = {
             "correct": len(every) == len(runs) and all(result["correct"] for result in every),
-            "runs": [len(result["samples"]) for result in every],
+            "runs": [count for result in every if (count := len(result["samples"]))],
             **{
                 kept: [second for result in every for second in result.get(kept) or ()]
                 for kept in TIMERS.values()

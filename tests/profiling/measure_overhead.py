@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import imagen_fast
 
-STEPS = 150  # of a stretch: more than half a second
+# Of a stretch: some seconds, so that its first sample, which reads more than the others, counts for little.
+STEPS = 600
 
 
 def training():

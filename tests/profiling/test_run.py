@@ -88,8 +88,8 @@ def profiled():
     begun = []
 
     def as_in_a_terminal():
-        # A shell that runs the tests in the background lets these be ignored by all that it starts.
-        for number in (signal.SIGINT, signal.SIGQUIT):
+        # A shell in whose background the tests run, or nohup, lets these be ignored by all that it starts.
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
 
     def start(code, **given):
