@@ -273,7 +273,7 @@ def _together(runs: Sequence[Record], by_contest: bool) -> dict[Name, dict[str, 
     """Each result with the rounds of all runs, one run after another; correct where it is so in every run."""
     named = [_by_name(run["results"], by_contest) for run in runs]
     found = {}
-    for name in named[0]:
+    for name in dict.fromkeys(name for of in named for name in of):
         every = [of[name] for of in named if name in of]
         found[name] = {
             "correct": len(every) == len(runs) and all(result["correct"] for result in every),

@@ -41,6 +41,15 @@ def poisoned_memory():
 
 
 @pytest.fixture
+def one_thread():
+    """Products this small wait for the other threads longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def use_instruction_set():
     """Call it with a name: the native kernels are then as on a processor with no more than that."""
     if not native.available():

@@ -386,6 +386,9 @@ def test_a_case_that_one_of_several_runs_lacks_is_no_longer_there():
     found = compare(before, after)
     assert found.lost == ("case a",)
     assert [finding.case for finding in found.findings] == ["case b"]
+    after[0]["results"] = [result for result in after[0]["results"] if result["contest"] == "b"]
+    assert compare(before, after).lost == ("case a",)  # the first run of B knows nothing of it
+    assert "case a, x" in compare(before, after).incorrect_in_b
 
 
 def test_other_machines_are_compared_only_when_that_is_asked_for(written, capsys):

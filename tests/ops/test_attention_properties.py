@@ -159,15 +159,6 @@ def back_end(request: pytest.FixtureRequest) -> Iterator[BackEnd]:
         yield BACK_ENDS[name]
 
 
-@pytest.fixture
-def one_thread():
-    """Products this small wait for the other threads longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def for_all(back_end: BackEnd, *more: st.SearchStrategy, examples_of: int | None = None) -> Callable:
     """Run the decorated property on examples for the back-end, the same ones every time."""
 

@@ -1,12 +1,21 @@
-"""A headless browser for the pages, and the pages themselves, each written once."""
+"""Programs under the profiler; a headless browser for the pages, and these, each written once."""
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from browser import Browser, find
+from programs import profile_program
 from recordings import cpu_run, empty_run, gpu_run
 
 from imagen_fast.profiling import page
+
+
+@pytest.fixture
+def profiled(tmp_path):
+    """Runs Python code under the profiler: see `programs.profile_program`."""
+    return functools.partial(profile_program, tmp_path)
 
 
 @pytest.fixture(scope="package")

@@ -1,67 +1,11 @@
 """What a program notes of itself while it is profiled, and that it runs as it does by itself."""
 
-import json
-import os
-import subprocess
-import sys
-import textwrap
-import threading
 import time
 
-import numpy as np
 import pytest
+from programs import only
 
 from imagen_fast.profiling import program
-from imagen_fast.profiling.task import Task
-
-PRELUDE = """
-import time, torch
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
-
-torch.set_num_threads(1)
-
-class Images(Dataset):
-    def __init__(self, count, seconds=0.0):
-        self.count, self.seconds = count, seconds
-    def __len__(self):
-        return self.count
-    def __getitem__(self, index):
-        time.sleep(self.seconds)
-        return torch.zeros(3, 4, 4), index
-
-model = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-
-def learn(images):
-    model(images).sum().backward()
-    optimizer.step()
-"""
-
-
-@pytest.fixture
-def profiled(tmp_path):
-    """Runs Python code under the profiler: what it collected, and the finished process."""
-
-    def run(code, *, prelude=PRELUDE, window=0, ceilings=False, **variables):
-        script = tmp_path / "program.py"
-        script.write_text(prelude + textwrap.dedent(code))
-        asked = program.environment(tmp_path, time.monotonic(), window=window, ceilings=ceilings)
-        asked |= {
-            name: os.pathsep.join([asked[name], value]) if name in asked else value
-            for name, value in variables.items()
-        }
-        ended = subprocess.run(
-            [sys.executable, script], env=os.environ | asked, capture_output=True, text=True, cwd=tmp_path
-        )
-        return program.collect(tmp_path), ended
-
-    return run
-
-
-def only(collected):
-    (steps,) = collected.steps
-    return steps
 
 
 def test_steps_of_a_loop(profiled):
@@ -125,95 +69,6 @@ def test_batches_before_the_first_update_are_no_steps(profiled):
     )
     steps = only(found)
     assert (steps.boundary, steps.images) == ("optimizer", [8, 8])
-
-
-def test_ceilings_are_measured_and_change_nothing(profiled):
-    found, ended = profiled(
-        """
-        held_out = DataLoader(Images(3), batch_size=1)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=5 * 30)
-        for epoch in range(5):  # of which none ends where a phase does
-            seen = []
-            for step, (images, labels) in enumerate(DataLoader(Images(60, 0.005), batch_size=2)):
-                learn(images)
-                schedule.step()
-                seen += labels.tolist()
-                if step % 10 == 0:
-                    assert [int(label) for _, label in held_out] == [0, 1, 2]
-            assert seen == list(range(60))
-        """,
-        ceilings=True,
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert found.ceilings.rounds == 2
-    assert found.ceilings.as_is > 0.010
-    assert found.ceilings.in_memory < 0.5 * found.ceilings.as_is
-
-
-def test_batches_that_were_drawn_outlive_the_recording(profiled):
-    _, ended = profiled(
-        """
-        from imagen_fast.profiling import journal, program
-
-        seen, left = [], []
-        for images, labels in DataLoader(Images(200), batch_size=2):
-            learn(images)
-            seen += labels.tolist()
-            ahead = journal.current() and journal.current().phases._ahead
-            if ahead and ahead.batches:
-                left.append(len(ahead.batches))
-                program.detach()
-        assert seen == list(range(200))
-        print(left)
-        """,
-        ceilings=True,
-    )
-    assert (ended.stderr, ended.stdout) == ("", "[7]\n")
-
-
-def test_what_was_drawn_of_an_epoch_that_is_left_is_gone(profiled):
-    _, ended = profiled(
-        """
-        from imagen_fast.profiling import journal
-
-        loader = DataLoader(Images(200), batch_size=2, num_workers=1, persistent_workers=True)
-        left = []
-        for epoch in range(2):
-            for step, (images, labels) in enumerate(loader):
-                assert labels.tolist() == [2 * step, 2 * step + 1]
-                learn(images)
-                ahead = journal.current().phases._ahead
-                if ahead and ahead.batches:
-                    left.append(len(ahead.batches))
-                    break
-        print(left)
-        """,
-        ceilings=True,
-    )
-    assert ended.stderr == ""
-    assert ended.stdout.startswith("[7")
-
-
-def test_an_error_of_the_loader_comes_where_it_would_have_come(profiled):
-    _, ended = profiled(
-        """
-        class Broken(Images):
-            def __getitem__(self, index):
-                if index == 50:
-                    raise OSError("the disk is gone")
-                return super().__getitem__(index)
-
-        seen = 0
-        try:
-            for images, labels in DataLoader(Broken(100), batch_size=2):
-                learn(images)
-                seen += 1
-        except OSError as error:
-            print(seen, error)
-        """,
-        ceilings=True,
-    )
-    assert (ended.stderr, ended.stdout) == ("", "25 the disk is gone\n")
 
 
 def test_the_programs_own_profiler_comes_first(profiled):
@@ -387,38 +242,6 @@ def test_our_loader_and_optimiser(profiled):
     assert len(steps.end) == 11
 
 
-def test_what_is_noted_of_a_step_costs_next_to_nothing(tmp_path):
-    """Less than 1% of a step of 3 ms, of which few are as short."""
-    from imagen_fast.profiling import journal, processor_time
-
-    notes = journal.Journal(Task(tmp_path, time.monotonic(), 0, False))
-    batch = {"images": np.zeros((4, 3, 8, 8)), "labels": np.zeros(4)}
-    taken = []
-    for _ in range(20):
-        begun = time.thread_time()
-        for _ in range(100):
-            notes.fetch(batch, lambda: batch, processor_time.of_thread, 0)
-            notes.updated(notes)
-        taken.append((time.thread_time() - begun) / 100)
-    notes.close()
-    assert min(taken) < 30e-6, taken
-
-
-def test_a_long_run_keeps_few_steps(tmp_path, monkeypatch):
-    from imagen_fast.profiling import journal
-
-    monkeypatch.setattr(journal, "_MOST_STEPS", 100)
-    notes = journal.Journal(Task(tmp_path, time.monotonic(), 0, False))
-    for _ in range(1001):
-        notes.step(images=3)
-    notes.close()
-    steps = only(program.collect(tmp_path))
-    assert steps.every == 16
-    assert 50 <= len(steps.end) <= 100
-    assert set(steps.images) == {3}
-    assert steps.end == sorted(steps.end)
-
-
 def test_attached_and_detached_in_a_program_that_runs(tmp_path):
     import torch
     from torch import nn
@@ -436,22 +259,6 @@ def test_attached_and_detached_in_a_program_that_runs(tmp_path):
         assert len(only(program.collect(tmp_path / folder)).end) == 4
 
 
-@pytest.mark.parametrize(
-    ("batch", "images"),
-    [
-        ((np.zeros((8, 3, 4, 4)), np.zeros(8)), 8),
-        ({"labels": np.zeros(6), "pixels": np.zeros((6, 3, 4, 4))}, 6),
-        (([np.zeros((3, 5, 7)), np.zeros((3, 9, 4))], [{"boxes": np.zeros((2, 4))}, {}]), 2),
-        ([[np.zeros((5, 10)), np.zeros(5)]], 5),
-        ("words", 0),
-    ],
-)
-def test_images_in_a_batch(batch, images):
-    from imagen_fast.profiling.journal import images_in
-
-    assert images_in(batch) == images
-
-
 def test_one_profile_inside_another(tmp_path):
     folders = [tmp_path / name for name in ("outer", "inner")]
     for folder in folders:
@@ -464,29 +271,3 @@ def test_one_profile_inside_another(tmp_path):
             journal.current().step()
         program.detach()
     assert [len(only(program.collect(folder)).end) for folder in folders] == [4, 4]
-
-
-def test_what_is_written_while_steps_come_is_whole(tmp_path):
-    from imagen_fast.profiling import journal
-
-    notes = journal.Journal(Task(tmp_path, time.monotonic(), 0, False))
-    notes.step()
-    notes.step()
-    writing = threading.Thread(target=lambda: [notes.write() for _ in range(100)])
-    writing.start()
-    while writing.is_alive():
-        notes.step(images=1)
-    steps = only(program.collect(tmp_path))
-    notes.close()
-    assert len({len(values) for values in (steps.end, steps.seconds, steps.data, steps.images)}) == 1
-
-
-def test_what_is_written_is_whole(tmp_path):
-    from imagen_fast.profiling import journal
-
-    notes = journal.Journal(Task(tmp_path, time.monotonic(), 0, False))
-    notes.step()
-    notes.step()
-    notes.close()
-    (file,) = tmp_path.iterdir()
-    assert len(json.loads(file.read_text())["steps"]["end"]) == 1

@@ -91,14 +91,13 @@ def _steps_of(steps: Steps, at: int, recording: Recording) -> Html:
     )
 
 
-def _broken(steps: Steps, *series: Sequence[float | None]) -> tuple[list[float], list[list[float | None]]]:
+def _broken(steps: Steps, *series: Sequence[float]) -> tuple[list[float], list[list[float]]]:
     """Time and values, with nothing in between where steps are left out: the profiler itself was busy."""
     end, seconds = as_numbers(steps.end), as_numbers(steps.seconds)
     idle = end[1:] - seconds[1:] * steps.every - end[:-1]
     pauses = 1 + np.flatnonzero(idle > BEYOND * np.nanmedian(seconds) * steps.every)
     time = np.insert(end, pauses, (end[pauses - 1] + end[pauses]) / 2).tolist()
-    values = (np.insert(as_numbers(of), pauses, np.nan) for of in series)
-    return time, [[None if np.isnan(value) else float(value) for value in of] for of in values]
+    return time, [np.insert(as_numbers(of), pauses, np.nan).tolist() for of in series]
 
 
 def _span(recording: Recording) -> float:

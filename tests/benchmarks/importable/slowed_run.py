@@ -1,8 +1,7 @@
 """A suite's run in which ours are slower on purpose, for `imagen-fast bench compare` to find.
 
 `python -P tests/benchmarks/importable/slowed_run.py 5% attention --rounds 200 --json slowed.json`; after the
-share come the arguments of `imagen-fast bench`. Contests whose contenders live in processes apart are not
-slowed.
+share come the arguments of `imagen-fast bench`.
 """
 
 import sys
@@ -33,10 +32,18 @@ def prepared(contender, share):
     return slower(call, share), verdict
 
 
+def built(contender, share):
+    return slower(contender.build(), share)
+
+
 def slowed(contenders, share):
     for contender in contenders():
-        ours = contender.implementation.startswith(OURS)
-        yield replace(contender, prepare=partial(prepared, contender, share)) if ours else contender
+        if contender.implementation.startswith(OURS):
+            made = {"prepare": partial(prepared, contender, share)}
+            if contender.build is not None:
+                made["build"] = partial(built, contender, share)
+            contender = replace(contender, **made)
+        yield contender
 
 
 class SlowedSuite(suites.Suite):
