@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,6 +135,12 @@ class _Step(NamedTuple):
 
 
 class Journal:
+    """What hooks note of a process.
+
+    They run in the middle of its steps, with little of it in a processor's caches: what can be done when the
+    file is written is done there.
+    """
+
     def __init__(self, task: Task) -> None:
         self.task = task
         self.steps = Steps(os.getpid(), _number("RANK", 0), _number("WORLD_SIZE", 1), boundary="batch")
@@ -168,19 +174,24 @@ class Journal:
         """
         if threading.get_ident() != self._thread:
             return next_of(source, get)
-        guarded(self._asked)
-        ahead = guarded(self.phases.ahead, source, get)
+        if self._leader is None:
+            guarded(self._end_step, False)
+        phases = self.phases
+        ahead = guarded(phases.ahead, source, get)
         if ahead is not None:
             # Where batches were drawn ahead, that was nobody's time.
             self._begun = ahead.drawn or self._begun
             batch = ahead.take()
             guarded(self._came, source, batch)
             return batch
-        waiting = guarded(self.phases.waiting) or nullcontext()
+        waiting = guarded(phases.waiting)
         begun, cpu_begun = time.monotonic(), cpu()
         try:
-            with waiting:
+            if waiting is None:
                 batch = get()
+            else:
+                with waiting:
+                    batch = get()
         finally:
             self._data += time.monotonic() - begun
             self._data_cpu += cpu() - cpu_begun
@@ -208,7 +219,8 @@ class Journal:
             if self._others[id(optimizer)] < _FORGOTTEN:
                 return
             self._leader = id(optimizer)
-        self._others.clear()
+        if self._others:
+            self._others.clear()
         # On a GPU a backward pass runs in a thread of its own.
         if in_backward or threading.get_ident() == self._thread:
             self._end_step(in_backward)
@@ -235,23 +247,21 @@ class Journal:
         if not in_backward:
             self._thread = threading.get_ident()
 
-    def _asked(self) -> None:
-        if self._leader is None:
-            self._end_step(in_backward=False)
-
     def _came(self, source: object, batch: Any) -> None:
         if source is not self._source:
             # A step learns from what came last; a validation before it is none of its images.
             self._source, self._images = source, 0
         self._images += images_in(batch)
-        self.phases.came(source)
+        if not self.phases.steady:
+            self.phases.came(source)
 
     def _end_step(self, in_backward: bool) -> None:
         now = time.monotonic()
         if self._begun is not None:
             if self.phases.undisturbed:
                 self._keep(now, now - self._begun)
-            self.phases.step_ended(now - self._begun, self.steps.world, in_backward)
+            if not self.phases.steady:
+                self.phases.step_ended(now - self._begun, self.steps.world, in_backward)
         self._data = self._data_cpu = 0.0
         self._images = 0
         # What the profiler did just now is nobody's time.
@@ -261,15 +271,13 @@ class Journal:
         self._seen += 1
         if self._seen == 1:
             self._delay = _Delay(threading.get_native_id())
-        # One of each group, by lot: what happens every so many steps is not always met, or never.
-        if self._seen % self.steps.every == 0:
-            self._lot = self._lots.randrange(self.steps.every)
-        if self._seen % self.steps.every != self._lot:
-            return
-        end, seconds, data, data_cpu = (
-            round(value, 7) for value in (now - self.task.start, seconds, self._data, self._data_cpu)
-        )
-        self._kept.append(_Step(end, seconds, data, data_cpu, self._images))
+        if (every := self.steps.every) > 1:
+            # One of each group, by lot: what happens every so many steps is not always met, or never.
+            if self._seen % every == 0:
+                self._lot = self._lots.randrange(every)
+            if self._seen % every != self._lot:
+                return
+        self._kept.append(_Step(now - self.task.start, seconds, self._data, self._data_cpu, self._images))
         if len(self._kept) > _MOST_STEPS:
             self.steps.every *= 2
             pairs = len(self._kept) // 2
@@ -284,9 +292,11 @@ class Journal:
         steps = self.steps
         steps.delayed = self._delay.share()
         if kept:
-            steps.end, steps.seconds, steps.data, steps.data_cpu, steps.images = map(
-                list, zip(*kept, strict=True)
+            *seconds, images = zip(*kept, strict=True)
+            steps.end, steps.seconds, steps.data, steps.data_cpu = (
+                [round(value, 7) for value in values] for values in seconds
             )
+            steps.images = list(images)
         phases = self.phases
         with suppress(OSError):  # a full disk must not end the program
             write_part(self.task, steps, phases.window, phases.ceilings, _machine(), dict(phases.absent))
@@ -325,6 +335,14 @@ def images_in(batch: Any) -> int:
 
     Images of several sizes come as a list, each [C, H, W].
     """
+    entries = batch.values() if isinstance(batch, dict) else batch
+    for entry in entries if isinstance(batch, dict | list | tuple) else ():
+        # Nearly always: nothing but tensors, and the first that could be images is.
+        dimensions = getattr(entry, "ndim", 3)
+        if dimensions > 3 and not getattr(entry, "is_nested", False):
+            return int(entry.shape[0])
+        if dimensions == 3:
+            break
     shapes = [tuple(tensor.shape) for tensor in _tensors(batch, 4) if not getattr(tensor, "is_nested", False)]
     apart = [shape for shape in shapes if len(shape) == 3 and shape[0] in (1, 3, 4)]
     if len(apart) > 1 and not any(len(shape) > 3 for shape in shapes):

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -116,6 +116,9 @@ class Phases:
             "ceilings": too_short if task.ceilings else "they were not asked for (--ceilings)",
         }
         self._phase = Phase.WARM
+        self.steady = False  # nothing is done to the program any more
+        # Whether the step that ends now is as the program runs by itself.
+        self.undisturbed = True
         self._steps = 0  # of this phase
         self._entered = time.monotonic()
         self._measured: dict[Phase, list[float]] = {Phase.AS_IS: [], Phase.IN_MEMORY: []}
@@ -128,14 +131,9 @@ class Phases:
         self._profiler: Any = None
         self._theirs = False  # the program has a profiler of its own
 
-    @property
-    def undisturbed(self) -> bool:
-        """Whether the step that ends now is as the program runs by itself."""
-        return self._phase in (Phase.WARM, Phase.AS_IS, Phase.STEADY)
-
-    def waiting(self) -> AbstractContextManager[Any]:
-        """To be held while the program waits for input, so that a window shows it."""
-        return nullcontext() if self._profiler is None else self._profiler.data()
+    def waiting(self) -> AbstractContextManager[Any] | None:
+        """To be held while the program waits for input, so that a window that is open shows it."""
+        return None if self._profiler is None else self._profiler.data()
 
     # Batches that lie ready.
 
@@ -149,6 +147,8 @@ class Phases:
         The program gets the same batches in the same order, and as many steps: they are only drawn earlier.
         A loop over other data (a validation, say) is left alone.
         """
+        if self.steady and not _drawn:
+            return None
         ahead = _drawn.get(source)
         if ahead is not None and not ahead.empty:
             return ahead
@@ -182,6 +182,8 @@ class Phases:
 
     def _enter(self, phase: Phase) -> None:
         self._phase, self._steps, self._entered = phase, 0, time.monotonic()
+        self.steady = phase is Phase.STEADY
+        self.undisturbed = phase in (Phase.WARM, Phase.AS_IS, Phase.STEADY)
 
     def _is_warm(self, world: int) -> bool:
         if self._steps >= _WARM_STEPS:
