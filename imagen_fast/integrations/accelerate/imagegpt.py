@@ -1,0 +1,121 @@
+"""transformers' ImageGPT, which is behind no interface: attention, norm, activation and loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import QuickGELUActivation as TheirQuickGELU
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.models.imagegpt import modeling_imagegpt as theirs
+
+from imagen_fast.integrations.accelerate.swaps import ByClass, Swap
+from imagen_fast.ops import Raster, causal_pixel_attention, pixel_cross_entropy
+from imagen_fast.ops.quick_gelu import quick_gelu
+from imagen_fast.ops.rms_norm import rms_norm
+
+IGNORED = -100
+
+
+class ImageGPTAttention(theirs.ImageGPTAttention):
+    """Where nothing is kept from earlier calls, our causal attention; beside a cache PyTorch's, with a mask that
+    is right for a static cache too (theirs takes its last rows for the places of the queries).
+    """
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        layer_past: Any = None,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        *args: Any,
+        output_attentions: bool | None = False,
+        **others: Any,
+    ) -> tuple:
+        drops = self.training and self.attn_dropout.p > 0
+        if encoder_hidden_states is not None or attention_mask is not None or output_attentions or drops:
+            return super().forward(
+                hidden_states,
+                layer_past,
+                attention_mask,
+                encoder_hidden_states,
+                *args,
+                output_attentions=output_attentions,
+                **others,
+            )
+        q, k, v = self.c_attn(hidden_states).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(2)
+        past = 0 if layer_past is None else layer_past.get_seq_length(self.layer_idx)
+        if layer_past is not None:
+            kept = layer_past.update(k.transpose(1, 2), v.transpose(1, 2), self.layer_idx)
+        scale = self.scale()
+        if past == 0:
+            out = causal_pixel_attention(q, k, v, (1, q.shape[1]), Raster(), scale=scale)
+        else:
+            out = _beside_cache(q, *kept, past, scale)
+        return self.resid_dropout(self.c_proj(out.flatten(-2))), None
+
+    def scale(self) -> float:
+        scale = self.head_dim**-0.5 if self.scale_attn_weights else 1.0
+        return scale / (self.layer_idx + 1) if self.scale_attn_by_inverse_layer_idx else scale
+
+
+def _beside_cache(q: Tensor, k: Tensor, v: Tensor, past: int, scale: float) -> Tensor:
+    """q [B, M, H, D] at the places from `past` on, of keys [B, H, N, D] of which a cache may have more than it needs."""
+    places = past + torch.arange(q.shape[1], device=q.device)
+    seen = torch.arange(k.shape[2], device=q.device) <= places[:, None]
+    out = nn.functional.scaled_dot_product_attention(q.transpose(1, 2), k, v, seen, scale=scale)
+    return out.transpose(1, 2)
+
+
+class ImageGPTLayerNorm(theirs.ImageGPTLayerNorm):
+    def forward(self, tensor: Tensor) -> Tensor:
+        return rms_norm(tensor, self.weight, self.eps)
+
+
+class QuickGELUActivation(TheirQuickGELU):
+    def forward(self, input: Tensor) -> Tensor:
+        return quick_gelu(input)
+
+
+class ImageGPTForCausalImageModeling(theirs.ImageGPTForCausalImageModeling):
+    """In training with labels the logits never exist, as with other fused losses: the output has none."""
+
+    def forward(self, *args: Any, labels: Tensor | None = None, **others: Any) -> Any:
+        if labels is None or not self.training or others.get("return_dict") is False:
+            return super().forward(*args, labels=labels, **others)
+        made = self.transformer(*args, **others)
+        # Token n predicts token n + 1.
+        loss = pixel_cross_entropy(
+            made.last_hidden_state[:, :-1], self.lm_head.weight, labels[:, 1:], ignore_index=IGNORED
+        )
+        return CausalLMOutputWithCrossAttentions(
+            loss=loss,
+            cache=made.cache,
+            hidden_states=made.hidden_states,
+            attentions=made.attentions,
+            cross_attentions=made.cross_attentions,
+        )
+
+
+def _plain_head(module: Any) -> str | None:
+    head = module.lm_head
+    if type(head) is not nn.Linear or head.bias is not None or head._forward_hooks or head._forward_pre_hooks:
+        return "its lm_head is more than a product"
+    return None
+
+
+def _self_attention(module: Any) -> str | None:
+    if module.is_cross_attention:
+        return "it is cross-attention"
+    if module.reorder_and_upcast_attn:
+        return "reorder_and_upcast_attn is set"
+    return None
+
+
+SWAPS: list[Swap] = [
+    ByClass("attention", theirs.ImageGPTAttention, ImageGPTAttention, _self_attention),
+    ByClass("norm", theirs.ImageGPTLayerNorm, ImageGPTLayerNorm),
+    ByClass("activation", TheirQuickGELU, QuickGELUActivation),
+    ByClass("loss", theirs.ImageGPTForCausalImageModeling, ImageGPTForCausalImageModeling, _plain_head),
+]
