@@ -12,7 +12,7 @@ def made_of(module: nn.Module, original: Class) -> bool:
 
     A subclass that somebody wrote may compute something else, and is none.
     """
-    return type(module) is original or original in type(module).__bases__ and _is_made_at_runtime(module)
+    return type(module) is original or (original in type(module).__bases__ and _is_made_at_runtime(module))
 
 
 def exchange(module: nn.Module, original: Class, ours: Class) -> None:

@@ -13,7 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from imagen_fast.integrations.accelerate import imagegpt, patches, vitmae
 from imagen_fast.integrations.accelerate.swaps import Kind, Swap, Trial, Types, Undo, serve
 from imagen_fast.integrations.accelerate.trial import IMAGES, Work
-from imagen_fast.integrations.transformers_attention import NAME, attention, register_attention
+from imagen_fast.integrations.transformers_attention import NAME, attention, register_beside, theirs_of
 
 # Where a config does not tell: an image of 224 pixels in patches of 16, and its class token.
 _USUAL_TOKENS = 197
@@ -23,7 +23,7 @@ class ThroughTheInterface:
     """Attention that asks its config which function computes it, as nearly all of their vision models do.
 
     `set_attn_implementation` of a model does not reach modules with a config of their own, such as ViTMAE's
-    decoder; here it is set at every module.
+    decoder; here every module's own config says it.
     """
 
     kind: Kind = "attention"
@@ -38,9 +38,9 @@ class ThroughTheInterface:
         if getattr(module, "is_causal", False):
             return "it is causal"
         asked = module.config._attn_implementation
-        if asked == NAME:
+        if asked == NAME or hasattr(module, "imagen_fast_types"):
             return "it is ours already"
-        if asked == "eager":
+        if theirs_of(asked) == "eager":
             return "its attn_implementation is eager, which gives the probabilities"
         return None
 
@@ -50,7 +50,8 @@ class ThroughTheInterface:
         width = getattr(module, "head_dim", None) or config.hidden_size // heads
         tokens = _tokens(config)
         device = next(module.parameters()).device
-        theirs = ALL_ATTENTION_FUNCTIONS[config._attn_implementation]
+        name = theirs_of(config._attn_implementation)
+        theirs = ALL_ATTENTION_FUNCTIONS[name]
 
         def work(dtype: torch.dtype, autocast: bool) -> Work:
             # In the layout that three projections leave.
@@ -66,17 +67,19 @@ class ThroughTheInterface:
 
             return Work(through(theirs), through(attention), (q, k, v))
 
-        return Trial((heads, width, tokens, config._attn_implementation), work)
+        return Trial((heads, width, tokens, name), work)
 
     def apply(self, module: Any, types: Types) -> Undo:
-        register_attention()
-        config, before = module.config, module.config._attn_implementation_internal
-        config._attn_implementation_internal = NAME
+        config, before = module.config, module.config._attn_implementation
+        # Modules share a config: those that are not marked go on as before.
+        ours = register_beside(theirs_of(before))
+        config._attn_implementation_internal = ours
         unmark = serve(module, types)
 
         def undo() -> None:
             unmark()
-            config._attn_implementation_internal = before
+            if config._attn_implementation == ours:
+                config._attn_implementation_internal = before
 
         return undo
 

@@ -95,9 +95,7 @@ def accelerate(model: nn.Module, *, trial: bool = True) -> Acceleration:
     return made
 
 
-def _consider(
-    swap: Swap, name: str, module: nn.Module, trial: bool, tried: dict, made: Acceleration
-) -> None:
+def _consider(swap: Swap, name: str, module: nn.Module, trial: bool, tried: dict, made: Acceleration) -> None:
     about = name, type(module).__name__, swap.kind
     why = swap.refusal(module)
     if why is not None:

@@ -61,7 +61,9 @@ def _trial(conv: Any) -> Trial:
         bias = torch.zeros(embed, dtype=own, device=weight.device, requires_grad=True)
 
         def theirs(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return nn.functional.conv2d(image, weight, bias, stride=(height, width)).flatten(2).transpose(1, 2)
+            return (
+                nn.functional.conv2d(image, weight, bias, stride=(height, width)).flatten(2).transpose(1, 2)
+            )
 
         def ours(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             return project(image, weight, bias).flatten(2).transpose(1, 2)
