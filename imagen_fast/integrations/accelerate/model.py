@@ -101,7 +101,10 @@ def _consider(swap: Swap, name: str, module: nn.Module, trial: bool, tried: dict
     if why is not None:
         made.left.append(Left(*about, why))
         return
-    types, gains = _types(module), {}
+    types, gains = tuple(t for t in _types(module) if t in swap.types), {}
+    if not types:
+        made.left.append(Left(*about, f"ours does not serve {_name(_own_type(module))}"))
+        return
     if trial and (planned := swap.trial(module)) is not None:
         key = id(swap), type(module), planned.size, types
         if key not in tried:
@@ -137,4 +140,5 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _range(names: list[str]) -> str:
+    names = [name or "the model itself" for name in names]
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"

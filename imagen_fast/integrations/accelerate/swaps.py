@@ -13,8 +13,9 @@ from torch import nn
 from imagen_fast.integrations.accelerate.exchange import exchange, made_of
 from imagen_fast.integrations.accelerate.trial import Work
 
-Kind = Literal["attention", "loss", "embedding", "norm", "activation"]
+Kind = Literal["attention", "projections", "loss", "embedding", "linear", "norm", "activation"]
 Types = frozenset[torch.dtype]
+ALL: Types = frozenset({torch.float32, torch.bfloat16, torch.float16})
 Undo = Callable[[], None]
 
 
@@ -26,7 +27,15 @@ class Trial(NamedTuple):
 
 
 class Swap(Protocol):
-    kind: Kind
+    """Args:
+    types: those that ours can serve.
+    """
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def types(self) -> Types: ...
 
     def fits(self, module: nn.Module) -> bool:
         """Whether this is a module of that kind."""
@@ -48,6 +57,7 @@ class ByClass:
     Args:
         why_not: see `Swap.refusal`.
         tried: see `Swap.trial`.
+        types: see `Swap`.
     """
 
     kind: Kind
@@ -55,6 +65,7 @@ class ByClass:
     ours: type[nn.Module]
     why_not: Callable[[Any], str | None] = lambda module: None
     tried: Callable[[Any], Trial | None] = lambda module: None
+    types: Types = ALL
 
     def fits(self, module: nn.Module) -> bool:
         return made_of(module, self.original)
