@@ -45,6 +45,11 @@ class ThroughTheInterface:
             return "its attn_implementation is eager, which gives the probabilities"
         return None
 
+    def remark(self, module: Any) -> str | None:
+        rate = getattr(module, "attention_dropout", None) or getattr(module, "dropout", None)
+        rate = getattr(rate, "p", rate)
+        return f"not in training, where it drops probabilities (rate {rate:g})" if rate else None
+
     def trial(self, module: Any) -> Trial | None:
         config = module.config
         heads = getattr(module, "num_attention_heads", None) or module.num_heads

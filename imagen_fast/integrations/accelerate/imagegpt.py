@@ -19,8 +19,8 @@ IGNORED = -100
 
 
 class ImageGPTAttention(theirs.ImageGPTAttention):
-    """Where nothing is kept from earlier calls, our causal attention; beside a cache PyTorch's, with a mask that
-    is right for a static cache too (theirs takes its last rows for the places of the queries).
+    """Where nothing is kept from earlier calls, our causal attention; beside a cache PyTorch's, whose mask is right
+    for a static cache too: theirs takes the last of its places for those of the queries.
     """
 
     def forward(
@@ -28,42 +28,62 @@ class ImageGPTAttention(theirs.ImageGPTAttention):
         hidden_states: Tensor,
         layer_past: Any = None,
         attention_mask: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
         *args: Any,
-        output_attentions: bool | None = False,
+        cache_position: Tensor | None = None,
         **others: Any,
     ) -> tuple:
-        drops = self.training and self.attn_dropout.p > 0
-        if encoder_hidden_states is not None or attention_mask is not None or output_attentions or drops:
-            return super().forward(
-                hidden_states,
-                layer_past,
-                attention_mask,
-                encoder_hidden_states,
-                *args,
-                output_attentions=output_attentions,
-                **others,
-            )
+        if self._drops() or self._asked_for_more(*args, **others):
+            given = {"cache_position": cache_position} if cache_position is not None else {}
+            return super().forward(hidden_states, layer_past, attention_mask, *args, **given, **others)
         q, k, v = self.c_attn(hidden_states).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(2)
-        past = 0 if layer_past is None else layer_past.get_seq_length(self.layer_idx)
+        past, kept = 0, None
         if layer_past is not None:
-            kept = layer_past.update(k.transpose(1, 2), v.transpose(1, 2), self.layer_idx)
-        scale = self.scale()
-        if past == 0:
+            cache = getattr(layer_past, "self_attention_cache", layer_past)
+            # A static cache counts in a tensor, in place.
+            past = cache.get_seq_length(self.layer_idx) + 0
+            # Of transformers before 5.2: later caches count for themselves.
+            where = [] if cache_position is None else [{"cache_position": cache_position}]
+            kept = cache.update(k.transpose(1, 2), v.transpose(1, 2), self.layer_idx, *where)
+        scale = self._scale()
+        if (kept is None or isinstance(past, int) and past == 0) and attention_mask is None:
             out = causal_pixel_attention(q, k, v, (1, q.shape[1]), Raster(), scale=scale)
         else:
-            out = _beside_cache(q, *kept, past, scale)
+            keys, values = (k.transpose(1, 2), v.transpose(1, 2)) if kept is None else kept
+            out = _beside_cache(q, keys, values, past, attention_mask, scale)
         return self.resid_dropout(self.c_proj(out.flatten(-2))), None
 
-    def scale(self) -> float:
+    def _drops(self) -> bool:
+        return self.training and self.attn_dropout.p > 0
+
+    @staticmethod
+    def _asked_for_more(*args: Any, use_cache: bool | None = None, **others: Any) -> bool:
+        """Another's hidden states, or the probabilities."""
+        return any(value is not None and value is not False for value in (*args, *others.values()))
+
+    def _scale(self) -> float:
         scale = self.head_dim**-0.5 if self.scale_attn_weights else 1.0
         return scale / (self.layer_idx + 1) if self.scale_attn_by_inverse_layer_idx else scale
 
 
-def _beside_cache(q: Tensor, k: Tensor, v: Tensor, past: int, scale: float) -> Tensor:
-    """q [B, M, H, D] at the places from `past` on, of keys [B, H, N, D] of which a cache may have more than it needs."""
+def _beside_cache(
+    q: Tensor, k: Tensor, v: Tensor, past: int | Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    """Queries at the places from `past` on.
+
+    Args:
+        q: [B, M, H, D].
+        k, v: [B, H, N, D]; a static cache has more places than are filled.
+        mask: [B, 1, 1, n], added to the scores of the first n places.
+
+    Returns:
+        [B, M, H, D].
+    """
+    if mask is not None:
+        k, v = k[:, :, : mask.shape[-1]], v[:, :, : mask.shape[-1]]
     places = past + torch.arange(q.shape[1], device=q.device)
     seen = torch.arange(k.shape[2], device=q.device) <= places[:, None]
+    if mask is not None:
+        seen = mask.to(q.dtype).masked_fill(~seen, float("-inf"))
     out = nn.functional.scaled_dot_product_attention(q.transpose(1, 2), k, v, seen, scale=scale)
     return out.transpose(1, 2)
 
@@ -105,6 +125,11 @@ def _plain_head(module: Any) -> str | None:
     return None
 
 
+def _dropped(module: Any) -> str | None:
+    rate = module.attn_dropout.p
+    return f"not in training, where it drops probabilities (attn_pdrop={rate:g})" if rate else None
+
+
 def _self_attention(module: Any) -> str | None:
     if module.is_cross_attention:
         return "it is cross-attention"
@@ -114,7 +139,7 @@ def _self_attention(module: Any) -> str | None:
 
 
 SWAPS: list[Swap] = [
-    ByClass("attention", theirs.ImageGPTAttention, ImageGPTAttention, _self_attention),
+    ByClass("attention", theirs.ImageGPTAttention, ImageGPTAttention, _self_attention, noted=_dropped),
     ByClass("norm", theirs.ImageGPTLayerNorm, ImageGPTLayerNorm),
     ByClass("activation", TheirQuickGELU, QuickGELUActivation),
     ByClass("loss", theirs.ImageGPTForCausalImageModeling, ImageGPTForCausalImageModeling, _plain_head),

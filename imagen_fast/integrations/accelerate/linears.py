@@ -149,6 +149,9 @@ class JoinedSwap:
             return "its projections are not alike"
         return _pays_here(module)
 
+    def remark(self, module: nn.Module) -> str | None:
+        return None
+
     def trial(self, module: nn.Module) -> Trial | None:
         parts = _parts(module)
         width = parts[0].in_features

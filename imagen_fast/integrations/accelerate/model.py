@@ -19,12 +19,16 @@ LEAST_GAIN = 1.02
 
 
 class Swapped(NamedTuple):
-    """`gains`: how many times as fast as the original in a trial, by type of numbers; empty without one."""
+    """Args:
+    gains: how many times as fast as the original in a trial, by type of numbers; empty without one.
+    remark: when it goes the original's way all the same.
+    """
 
     name: str
     module: str
     kind: Kind
     gains: dict[torch.dtype, float]
+    remark: str | None = None
 
 
 class Left(NamedTuple):
@@ -53,7 +57,10 @@ class Acceleration:
         groups: dict[tuple, list[str]] = defaultdict(list)
         for swapped in self.swapped:
             gains = ", ".join(f"{x:.2f}x in {_name(dtype)}" for dtype, x in swapped.gains.items())
-            groups[f"swapped {swapped.kind} ({gains or 'not tried'})", swapped.module].append(swapped.name)
+            what = (
+                f"swapped {swapped.kind} ({'; '.join(filter(None, [gains or 'not tried', swapped.remark]))})"
+            )
+            groups[what, swapped.module].append(swapped.name)
         for left in self.left:
             groups[f"left {left.kind}: {left.why}", left.module].append(left.name)
         for (what, module), names in groups.items():
@@ -117,7 +124,7 @@ def _consider(swap: Swap, name: str, module: nn.Module, trial: bool, tried: dict
             made.left.append(Left(*about, f"ours does not pay on this machine ({told})"))
             return
     made._undo.append(swap.apply(module, _with_half(types)))
-    made.swapped.append(Swapped(*about, gains))
+    made.swapped.append(Swapped(*about, gains, swap.remark(module)))
 
 
 def _own_type(module: nn.Module) -> torch.dtype:

@@ -43,6 +43,9 @@ class Swap(Protocol):
     def refusal(self, module: nn.Module) -> str | None:
         """Why one that fits must stay as it is."""
 
+    def remark(self, module: nn.Module) -> str | None:
+        """When one that is swapped goes the original's way all the same."""
+
     def trial(self, module: nn.Module) -> Trial | None:
         """None where ours cannot lose."""
 
@@ -55,8 +58,7 @@ class ByClass:
     """The module becomes one of a subclass of its own class.
 
     Args:
-        why_not: see `Swap.refusal`.
-        tried: see `Swap.trial`.
+        why_not, tried, noted: see `refusal`, `trial` and `remark` of `Swap`.
         types: see `Swap`.
     """
 
@@ -66,12 +68,16 @@ class ByClass:
     why_not: Callable[[Any], str | None] = lambda module: None
     tried: Callable[[Any], Trial | None] = lambda module: None
     types: Types = ALL
+    noted: Callable[[Any], str | None] = lambda module: None
 
     def fits(self, module: nn.Module) -> bool:
         return made_of(module, self.original)
 
     def refusal(self, module: nn.Module) -> str | None:
         return self.why_not(module)
+
+    def remark(self, module: nn.Module) -> str | None:
+        return self.noted(module)
 
     def trial(self, module: nn.Module) -> Trial | None:
         return self.tried(module)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm import layers
-from timm.models import beit, eva
+from timm.models import beit, eva, vision_transformer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -26,7 +25,7 @@ class _Serving(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function is nn.functional.scaled_dot_product_attention:
-            return scaled_dot_product_attention(*args, **kwargs, types=self.types)
+            return scaled_dot_product_attention(*args, types=self.types, **kwargs)
         return function(*args, **kwargs)
 
 
@@ -36,11 +35,11 @@ class _Served:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
 
 
-class Attention(_Served, layers.Attention):
+class Attention(_Served, vision_transformer.Attention):
     pass
 
 
-class AttentionRope(_Served, layers.AttentionRope):
+class ParallelScalingBlock(_Served, vision_transformer.ParallelScalingBlock):
     pass
 
 
@@ -54,6 +53,11 @@ class BeitAttention(_Served, beit.Attention):
 
 def _why_not(module: Any) -> str | None:
     return None if module.fused_attn else "its fused_attn is off"
+
+
+def _dropped(module: Any) -> str | None:
+    rate = module.attn_drop.p
+    return f"not in training, where it drops probabilities (attn_drop={rate:g})" if rate else None
 
 
 def _trial(module: Any) -> Trial:
@@ -77,10 +81,10 @@ def _trial(module: Any) -> Trial:
 
 SWAPS: list[Swap] = [
     *(
-        ByClass("attention", original, ours, _why_not, _trial)
+        ByClass("attention", original, ours, _why_not, _trial, noted=_dropped)
         for original, ours in (
-            (layers.Attention, Attention),
-            (layers.AttentionRope, AttentionRope),
+            (vision_transformer.Attention, Attention),
+            (vision_transformer.ParallelScalingBlock, ParallelScalingBlock),
             (eva.EvaAttention, EvaAttention),
             (beit.Attention, BeitAttention),
         )
@@ -88,3 +92,11 @@ SWAPS: list[Swap] = [
     patches.SWAP,
     *linears.SWAPS,
 ]
+
+# In timm since 1.0.20.
+if hasattr(eva, "AttentionRope"):
+
+    class AttentionRope(_Served, eva.AttentionRope):
+        pass
+
+    SWAPS.append(ByClass("attention", eva.AttentionRope, AttentionRope, _why_not, _trial, noted=_dropped))
