@@ -136,8 +136,8 @@ class MaskedPixelMSE(_Layer):
 
 class LayerNorm(_Layer):
     normalized_shape: tuple[int, ...]
-    weight: Tensor
-    bias: Tensor
+    weight: nn.Parameter
+    bias: nn.Parameter
     eps: float
 
     def forward(self, input: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class LayerNorm(_Layer):
 
 class RMSNorm(_Layer):
     normalized_shape: tuple[int, ...]
-    weight: Tensor
+    weight: nn.Parameter
     eps: float | None
 
     def forward(self, x: Tensor) -> Tensor:
