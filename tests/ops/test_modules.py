@@ -37,8 +37,8 @@ def rows(outputs):
 
 ROTARY = ops.Rotary.axial(GRID, WIDTH, prefix=0)
 
-# The options that a module is made with, none of them its default, and what a call is given: by place, and what
-# the function takes by name only.
+# The options that a module is made with, none of them its default, and what a call is given: by place, and
+# what the function takes by name only.
 CASES = {
     "MaskedPatchAttention": (
         {"scale": 0.3, "backend": "reference"},
