@@ -40,6 +40,7 @@ from torch.utils.flop_counter import register_flop_formula
 from imagen_fast.kernels import launch
 from imagen_fast.kernels.masked_patch_attention_launch import images_of, run_backward, run_forward
 from imagen_fast.kernels.masked_patch_attention_shapes import WIDEST_PLACED
+from imagen_fast.operators import registered
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float32)
 _NAMES = "float16, bfloat16 or float32"
@@ -149,7 +150,7 @@ def _products(q, k, q_spans, k_spans, q_longest: int, k_longest: int) -> int:
     return images * q[-2] * rows * keys * q[-1]
 
 
-@register_flop_formula(torch.ops.imagen_fast.masked_patch_attention_triton)
+@register_flop_formula(registered.masked_patch_attention_triton)
 def forward_flops(
     q, k, v, q_spans, q_index, k_spans, k_index, q_longest, k_longest, scale, *_, out_shape=None, **__
 ) -> int:
@@ -157,7 +158,7 @@ def forward_flops(
     return 4 * _products(q, k, q_spans, k_spans, q_longest, k_longest)
 
 
-@register_flop_formula(torch.ops.imagen_fast.masked_patch_attention_backward_triton)
+@register_flop_formula(registered.masked_patch_attention_backward_triton)
 def backward_flops(
     d_out, q, k, v, q_spans, q_index, k_spans, k_index, q_longest, k_longest, scale,
     cos=None, sin=None, bias=None, q_places=None, k_places=None, bias_gradient=False, *_, out_shape=None, **__

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from imagen_fast.errors import InvalidInput
 from imagen_fast.models.config import ViTConfig
-from imagen_fast.models.layers import Block, LayerNorm, initialise
+from imagen_fast.models.layers import Block, initialise
 from imagen_fast.models.positions import sincos_positions
 from imagen_fast.ops import OnGrid, Raster, Visible
+from imagen_fast.ops.modules import LayerNorm
 
 
 class PatchEmbed(nn.Module):
