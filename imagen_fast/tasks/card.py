@@ -9,10 +9,12 @@ from typing import Any
 from imagen_fast.data import EMBEDDED
 from imagen_fast.data.augment import CenterCrop
 from imagen_fast.tasks.backbone import SHAPES, read_json
+from imagen_fast.tasks.classification import SCRATCH
 from imagen_fast.tasks.classifier import ABOUT as CLASSIFIER
 from imagen_fast.tasks.classifier import ClassifierConfig
 from imagen_fast.tasks.folder import CONFIG, KINDS, PREPROCESSOR
 from imagen_fast.tasks.papers import PAPERS
+from imagen_fast.tasks.pretrain import KIND as PRETRAINING
 from imagen_fast.tasks.session import data_title
 from imagen_fast.tasks.settings import OBJECTIVES, PretrainSettings
 from imagen_fast.train import Run
@@ -25,11 +27,12 @@ SHOWN = 20  # classes
 # By the class of the model.
 _TASKS = {"PixelTransformer": "unconditional-image-generation"}
 _TAGS = {
-    "VisionTransformer": ("vision-transformer", "self-supervised-learning"),
-    "MaskedAutoencoder": ("masked-autoencoder", "vision-transformer", "self-supervised-learning"),
-    "PixelTransformer": ("autoregressive", "self-supervised-learning"),
+    "VisionTransformer": ("vision-transformer",),
+    "MaskedAutoencoder": ("vision-transformer", "masked-autoencoder"),
+    "PixelTransformer": ("autoregressive",),
     "PixelClassifier": ("autoregressive",),
 }
+_SELF_SUPERVISED = "self-supervised-learning"
 _CALLS = {
     "VisionTransformer": "features = model(images)",
     "MaskedAutoencoder": "features = model.encoder(images)",
@@ -103,7 +106,8 @@ def training_facts(run: str | Path) -> dict[str, Any]:
     if (run / CLASSIFIER).exists():
         about = ClassifierConfig.load(run)
         facts |= {"mean": about.mean, "std": about.std, "crop": about.crop}
-        if (Path(settings["from_run"]) / "run.json").exists():
+        facts["began"] = settings["from_run"] != SCRATCH
+        if facts["began"] and (Path(settings["from_run"]) / "run.json").exists():
             facts["before"] = training_facts(settings["from_run"])
     else:
         shapes = read_json(run / SHAPES)
@@ -130,13 +134,16 @@ def model_card(
     classes = values.get("id2label")
     task = "image-classification" if classes else _TASKS.get(kind, "image-feature-extraction")
     tags = ["imagen_fast", *_TAGS[kind], "pytorch_model_hub_mixin", "model_hub_mixin"]
+    training = values.get("training") or {}
+    if training.get("before", training).get("kind") == PRETRAINING:
+        tags.insert(1, _SELF_SUPERVISED)
     head = ["---", "library_name: imagen_fast", f"license: {license}", f"pipeline_tag: {task}", "tags:"]
     head += [*(f"- {tag}" for tag in tags), "---", ""]
     parts = [
         "\n".join(head),
         f"# {name or kind}\n\n{_what(values, parameters)}",
         _use(values, kind, where),
-        _training(values.get("training")),
+        _training(training),
         "## Not known\n\nWhere the pictures came from, who and what they show, under which licence they were "
         "published, and what the model does on others is known to whoever trained it, and not written here.",
         "## Citation\n\n```bibtex\n" + "\n".join(PAPERS[paper] for paper in _papers(values, kind)) + "\n```",
@@ -189,11 +196,11 @@ def _use(values: dict[str, Any], kind: str, where: str) -> str:
             "",
             "```python",
             "import imagen_fast.integrations.transformers_backbone",
-            f"from transformers import {auto}, AutoImageProcessor",
+            f"from transformers import {auto}{', AutoImageProcessor' if 'mean' in training else ''}",
             "",
             f'model = {auto}.from_pretrained("{where}"{more})',
         ]
-        if training.get("mean"):
+        if "mean" in training:
             lines.append(f'processor = AutoImageProcessor.from_pretrained("{where}")  # {PREPROCESSOR}')
         lines.append("```")
     if normalised != "uint8":
@@ -208,15 +215,17 @@ def _normalisation(training: dict[str, Any]) -> str:
     return f"Pixels on the scale 0..1 are normalised by channel: mean {mean}, standard deviation {std}."
 
 
-def _training(training: dict[str, Any] | None) -> str:
-    if training is None:
+def _training(training: dict[str, Any]) -> str:
+    if not training:
         return "## Training\n\nNot known: the model was saved without its run."
     text = "## Training\n\n" + _facts(training)
-    if training["kind"] == "classification":
-        before = training.get("before")
-        text += "\n\n### The backbone before\n\n"
-        text += _facts(before) if before else "Not known: it was new, or its run is no longer there."
-    return text
+    if training["kind"] == PRETRAINING:
+        return text
+    if "before" in training:
+        before = _facts(training["before"])
+    else:
+        before = "Not known: its run is no longer there." if training["began"] else "It was new."
+    return f"{text}\n\n### The backbone before\n\n{before}"
 
 
 def _facts(training: dict[str, Any]) -> str:

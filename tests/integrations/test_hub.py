@@ -109,6 +109,7 @@ def test_the_head_of_the_card_is_as_the_hub_reads_it(kind, task):
     assert card.data.pipeline_tag == task
     assert card.data.license == "apache-2.0"
     assert {"imagen_fast", "pytorch_model_hub_mixin"} <= set(card.data.tags)
+    assert "self-supervised-learning" not in card.data.tags  # which nobody has said
     assert "Not known: the model was saved without its run." in card.text
     assert ("How the pixels are to be normalised is not known" in card.text) == (kind != "pixels")
     other = hub.on_hub(made(kind)).generate_model_card(name="somebody/something", license="mit")

@@ -64,7 +64,13 @@ def test_a_run_on_the_hub_says_what_is_known_of_it(of, request, tmp_path):
         assert torch.equal(model(x), load_backbone(run)[0].eval()(x))
     card = (tmp_path / "hub" / "README.md").read_text()
     steps = {"pretrained": "| steps | 20 |", "finetuned": "| steps | 60 |"}[of]
-    for line in ("| data | digits |", "| share of patches that are hidden | 0.62 |", steps, "he2022masked"):
+    for line in (
+        "- self-supervised-learning",
+        "| data | digits |",
+        "| share of patches that are hidden | 0.62 |",
+        steps,
+        "he2022masked",
+    ):
         assert line in card
     assert ("10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9." in card) == (of == "finetuned")
     assert card.count("| data | digits |") == {"pretrained": 1, "finetuned": 2}[of]
@@ -72,6 +78,7 @@ def test_a_run_on_the_hub_says_what_is_known_of_it(of, request, tmp_path):
     # Where somebody's files lie is nobody else's business.
     for file in (tmp_path / "hub").iterdir():
         assert str(run.parent).encode() not in file.read_bytes(), file.name
+    assert ("### The backbone before" in card) == (of == "finetuned")
     # What is known stays known.
     model.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / "README.md").read_text() == card
