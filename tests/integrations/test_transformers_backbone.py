@@ -292,7 +292,7 @@ def test_what_cannot_be_is_one_sentence():
         config(out_features=["stage5"])
     with pytest.raises(InvalidInput, match="not a PixelBackbone"):
         ours.ImagenFastViTModel.from_vit(PixelBackbone(PixelConfig((4, 4), embed_dim=8, depth=1, heads=1)))
-    with pytest.raises(InvalidInput, match="the backbone takes images .*, not 8x12"):
+    with pytest.raises(InvalidInput, match=r"the backbone takes images .*, not 8x12"):
         AutoModel.from_config(config())(torch.zeros(1, 3, 8, 12))
 
 
