@@ -1,7 +1,6 @@
-"""Our backbones as encoders of segmentation_models_pytorch, registered when this module is imported.
+"""Our backbones as encoders of segmentation_models_pytorch, which importing this module makes known to it.
 
-import imagen_fast.integrations.segmentation_models_pytorch
-model = segmentation_models_pytorch.Unet("imagen_fast_vit_small_patch16_224", encoder_weights=None)
+`Unet("imagen_fast_vit_small_patch16_224", encoder_weights=None)` and its other models then take them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Our vision transformers in timm's registry, where they are put when this module is imported.
+"""Our vision transformers in timm's registry, where importing this module puts them.
 
-import imagen_fast.integrations.timm
-model = timm.create_model("imagen_fast_vit_small_patch16_224", num_classes=10)
+`timm.create_model("imagen_fast_vit_small_patch16_224", ...)` takes what it takes for timm's own.
 """
 
 from __future__ import annotations
