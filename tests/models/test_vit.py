@@ -129,6 +129,30 @@ def test_an_image_of_another_size_has_its_positions_interpolated():
     assert bool((model.pos_embed.grad != 0).all())
 
 
+def test_positions_are_interpolated_as_pytorch_does():
+    table = torch.randn(1, 1 + 12, 8)
+    for new in ((5, 10), (2, 3), (3, 8), (1, 1)):
+        grid = table[:, 1:].unflatten(1, (3, 4)).permute(0, 3, 1, 2)
+        grid = torch.nn.functional.interpolate(grid, size=new, mode="bicubic", antialias=True)
+        wanted = torch.cat([table[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], 1)
+        torch.testing.assert_close(resize_positions(table, (3, 4), new), wanted)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(resize_positions(table, (3, 4), new), wanted)
+
+
+def test_images_of_all_sizes_share_a_compiled_graph():
+    """Of the tokens: what comes after them knows no grid, and takes long to compile."""
+    model = VisionTransformer(ViTConfig(**{**SMALL.to_dict(), "positions": "learned"}), sizes="divisible")
+    compiled = torch.compile(model.embed, fullgraph=True, backend="aot_eager", dynamic=True)
+    compiled(torch.randn(2, 1, 20, 40))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for size in ((8, 12), (36, 16)):
+            image = torch.randn(2, 1, *size)
+            tokens = compiled(image)
+            torch.testing.assert_close(tokens, model.embed(image))
+            tokens.sum().backward()
+
+
 def test_an_image_that_the_patch_does_not_divide_is_padded_with_zeros():
     model = VisionTransformer(SMALL, sizes="padded")
     image = torch.randn(2, 1, 17, 39)
