@@ -7,9 +7,18 @@ from pathlib import Path
 import torch
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.models import Backbone, DecoderConfig, MaskedAutoencoder, VisionTransformer, ViTConfig
+from imagen_fast.models import (
+    Backbone,
+    DecoderConfig,
+    MaskedAutoencoder,
+    TimmBackbone,
+    TimmClassifier,
+    VisionTransformer,
+    ViTConfig,
+)
 from imagen_fast.models.convert import save_timm, save_vitmae
-from imagen_fast.tasks.backbone import load_backbone
+from imagen_fast.models.timm_backbone import timm_arguments
+from imagen_fast.tasks.backbone import load_backbone, write_weights
 from imagen_fast.tasks.classifier import ABOUT, Classifier
 from imagen_fast.train import Run, load_checkpoint, load_into
 
@@ -43,6 +52,18 @@ def _to_timm(run: Path, out: Path) -> str:
         pool, classes = "avg", len(classifier.config.classes)
     else:
         found, pool, classes = load_backbone(run)[0], "token", 0
+    if isinstance(found, TimmClassifier):
+        raise InvalidInput(
+            f"timm's {found.config.timm} has another classifier than {run}; export the pretraining run"
+        )
+    if isinstance(found, TimmBackbone):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_weights(out, found.network.state_dict())
+        shape = ", ".join(f"{name}={value}" for name, value in timm_arguments(found.config).items())
+        return (
+            f"wrote {out}; load it with "
+            f"timm.create_model({found.config.timm!r}, {shape}, checkpoint_path={str(out)!r})"
+        )
     if not isinstance(found, VisionTransformer):
         raise InvalidInput(f"timm has no pixel transformer, and {run} holds one")
     save_timm(found, out)
@@ -63,7 +84,10 @@ def _to_vitmae(run: Path, out: Path) -> str:
             f"only a pretraining run can be written for ViTMAE, and {run} is a {config.get('kind')} run"
         )
     if "decoder" not in config:
-        raise InvalidInput(f"ViTMAE is a masked autoencoder, and {run} was trained with the causal objective")
+        whose = "with the causal objective"
+        if "timm" in config["encoder"]:
+            whose = "as a model of timm"
+        raise InvalidInput(f"ViTMAE is a masked autoencoder, and {run} was trained {whose}")
     if config["objective"]["loss"] != "mse":
         raise InvalidInput(
             f"ViTMAE predicts pixels, and {run} was trained with the {config['objective']['loss']} loss; "
