@@ -1,6 +1,6 @@
 """The backbone by itself: what pretraining leaves for every task after it.
 
-`encoder.safetensors` holds float32 weights (of a vision transformer and of a model of timm under timm's names),
+`encoder.safetensors` holds float32 weights (of vision transformers and of models of timm under timm's names),
 `encoder.json` the shapes and the statistics of the data it was trained on.
 """
 
