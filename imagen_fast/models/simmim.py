@@ -12,7 +12,7 @@ class SimMIM(nn.Module):
     Hidden are pixels, before the backbone, so that it need not know of it. They all take one learned value a
     channel, which begins at 0: of normalised images that is the mean, the least conspicuous of all; a black
     patch is an edge as no image has it, and a convolution carries it into what is visible (Li et al. 2023,
-    A2MIM, section 4).
+    A2MIM).
 
     Args:
         backbone: [B, C, H, W] to [B, width, H / stride, W / stride].

@@ -238,9 +238,10 @@ class PretrainSettings(RunSettings):
         kind = OF_TIMM if timm else self.objective
         for f in fields(self):
             if kind not in f.metadata["of"] and getattr(self, f.name) != f.default:
-                name, whose = f.name.replace("_", " "), " and ".join(f.metadata["of"])
-                whose = "models of timm" if whose == OF_TIMM else f"the objective {whose}"
-                raise InvalidInput(f"{name} is an option of {whose}, not of {self.model if timm else kind}")
+                objectives = " and ".join(o for o in f.metadata["of"] if o != OF_TIMM)
+                whose = f"the objective {objectives}" if objectives else "models of timm"
+                asked = self.model if timm else kind
+                raise InvalidInput(f"{f.name.replace('_', ' ')} is an option of {whose}, not of {asked}")
 
 
 @dataclass(frozen=True, kw_only=True)
