@@ -9,9 +9,18 @@ import torch
 from torch import nn
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.models import Backbone, DecoderConfig, MaskedAutoencoder, VisionTransformer, ViTConfig
+from imagen_fast.models import (
+    Backbone,
+    DecoderConfig,
+    MaskedAutoencoder,
+    TimmBackbone,
+    TimmClassifier,
+    VisionTransformer,
+    ViTConfig,
+)
 from imagen_fast.models.convert import save_timm, save_vitmae
-from imagen_fast.tasks.backbone import load_backbone
+from imagen_fast.models.timm_backbone import timm_arguments
+from imagen_fast.tasks.backbone import load_backbone, write_weights
 from imagen_fast.tasks.card import CARD, model_card, training_facts
 from imagen_fast.tasks.classifier import ABOUT, Classifier
 from imagen_fast.tasks.folder import labels, save_folder
@@ -75,7 +84,8 @@ def load_autoencoder(run: str | Path) -> MaskedAutoencoder:
             f"only a pretraining run holds a masked autoencoder, and {run} is a {config.get('kind')} run"
         )
     if "decoder" not in config:
-        raise InvalidInput(f"{run} was trained with the causal objective, without a masked autoencoder")
+        whose = "as a model of timm" if "timm" in config["encoder"] else "with the causal objective"
+        raise InvalidInput(f"{run} was trained {whose}, without a masked autoencoder")
     if config["objective"]["loss"] != "mse":
         raise InvalidInput(
             f"only a masked autoencoder that predicts pixels can be written, and {run} was trained with the "
@@ -98,6 +108,18 @@ def _to_timm(run: Path, out: Path) -> str:
         pool, classes = "avg", len(classifier.config.classes)
     else:
         found, pool, classes = load_backbone(run)[0], "token", 0
+    if isinstance(found, TimmClassifier):
+        raise InvalidInput(
+            f"timm's {found.config.timm} has another classifier than {run}; export the pretraining run"
+        )
+    if isinstance(found, TimmBackbone):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_weights(out, found.network.state_dict())
+        shape = ", ".join(f"{name}={value}" for name, value in timm_arguments(found.config).items())
+        return (
+            f"wrote {out}; load it with "
+            f"timm.create_model({found.config.timm!r}, {shape}, checkpoint_path={str(out)!r})"
+        )
     if not isinstance(found, VisionTransformer):
         raise InvalidInput(f"timm has no pixel transformer, and {run} holds one")
     save_timm(found, out)
@@ -118,6 +140,11 @@ def _to_vitmae(run: Path, out: Path) -> str:
 
 def _to_hub(run: Path, out: Path) -> str:
     model, about = model_of(run)
+    if isinstance(model, TimmBackbone | TimmClassifier):
+        raise InvalidInput(
+            f"the hub format is for our own models, and {run} holds timm's {model.config.timm}; "
+            "the timm format takes its backbone"
+        )
     values = save_folder(model, out, about)
     write_atomically(out / CARD, model_card(values, sum(p.numel() for p in model.parameters())))
     name = type(model).__name__
