@@ -7,9 +7,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from imagen_fast.ops import Raster, Rows, Visible, causal_pixel_attention, masked_patch_attention
-from imagen_fast.ops.contexts import Window
-from imagen_fast.ops.cpu import causal_pixel_attention as causal_cpu
-from imagen_fast.ops.cpu import masked_patch_attention as cpu
+from imagen_fast.ops.flash import kernel_serves
 from imagen_fast.ops.functional.checks import autocast
 
 TYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
@@ -61,35 +59,14 @@ def scaled_dot_product_attention(
     )
 
 
-def kernel_serves(q: Tensor, k: Tensor, v: Tensor, window: Window | None, bias: Tensor | None = None) -> bool:
-    """Whether it is one of our kernels that an operation would run on q, k and v, [B, N, H, D].
-
-    What our operations do without one is no faster than PyTorch's attention, and in half types less exact.
-    """
-    if q.device.type == "cpu":
-        if window is not None:
-            return causal_cpu.plan(q.dtype, q.shape[-1], window) == "native"
-        return bias is None and cpu.plan(q.dtype, q.shape[1], k.shape[1], q.shape[-1]) == "native"
-    if q.device.type != "cuda":
-        return False
-    if window is not None:
-        from imagen_fast.kernels import causal_pixel_attention as causal_kernel
-
-        return causal_kernel.supports(q, k, v, *window) is None
-    from imagen_fast.kernels import masked_patch_attention as kernel
-
-    return kernel.supports(q, k, v, bias=bias) is None
-
-
 def _ours(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float | None
 ) -> Tensor | None:
     """Of q, k and v [B, N, H, D]; None where ours does not serve the call."""
     if is_causal:
-        grid = (1, q.shape[1])
-        if mask is not None or q.shape != k.shape or not kernel_serves(q, k, v, Raster().window(grid)):
+        if mask is not None or not kernel_serves(q, k, v, causal=True):
             return None
-        return causal_pixel_attention(q, k, v, grid, Raster(), scale=scale)
+        return causal_pixel_attention(q, k, v, (1, q.shape[1]), Raster(), scale=scale)
     context, bias = None, None
     if mask is not None:
         if not _fits(mask, q, k):
@@ -103,20 +80,17 @@ def _ours(
             bias = mask[0].clamp(min=_LEAST_BIAS[mask.dtype])
         else:
             return None
-    if not kernel_serves(q, k, v, None, bias):
+    if not kernel_serves(q, k, v, causal=False, bias=bias):
         return None
     return masked_patch_attention(q, k, v, context, scale=scale, bias=bias)
 
 
 def _alike(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether these are plain tensors of one kind, none empty, whose shapes go together as they are."""
+    """Whether these are plain tensors of one kind, none empty."""
     return (
         all(_plain(x) and x.dim() == 4 and x.stride(-1) == 1 and x.numel() > 0 for x in (q, k, v))
         and q.dtype == k.dtype == v.dtype
         and q.device == k.device == v.device
-        and q.shape[:2] == k.shape[:2]
-        and q.shape[3] == k.shape[3]
-        and k.shape == v.shape
     )
 
 

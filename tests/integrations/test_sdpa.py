@@ -210,7 +210,7 @@ def test_what_is_hidden_changes_nothing(served):
 @pytest.mark.parametrize("learned", [(1, H, M, N), (H, M, N), (M, N), (1, 1, 1, N)], ids=str)
 def test_a_learned_mask_where_a_kernel_has_it(learned, served, monkeypatch):
     """On a GPU; here the definition in its place."""
-    monkeypatch.setattr(sdpa, "kernel_serves", lambda *args: True)
+    monkeypatch.setattr(sdpa, "kernel_serves", lambda *args, **kwargs: True)
     mask = drawn(*learned, seed=5, grad=False)
     mask.view(-1)[1] = -torch.inf
     mask.view(-1)[2] = torch.finfo(mask.dtype).min
