@@ -38,7 +38,12 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast.kernels import launch
-from imagen_fast.kernels.masked_patch_attention_launch import images_of, run_backward, run_forward
+from imagen_fast.kernels.masked_patch_attention_launch import (
+    images_of,
+    run_backward,
+    run_forward,
+    run_forward_with_lse,
+)
 from imagen_fast.kernels.masked_patch_attention_shapes import WIDEST_PLACED
 from imagen_fast.operators import registered
 
@@ -192,6 +197,11 @@ def aot_launches() -> Iterator[tuple[str, Callable[[], Any]]]:
     for keys, width, dtype in (*half, *padded, *single):
         name, qkv = case(f"N={keys}", keys, width, dtype)
         yield name, partial(both, *qkv.unbind(2), none, (keys, keys), *(None,) * 5)
+
+    # With lse, at the width that leaves the fewest registers.
+    for keys in (49, 128, 197, 1024):
+        name, qkv = case(f"N={keys} lse", keys, 128, torch.bfloat16)
+        yield name, partial(run_forward_with_lse, *qkv.unbind(2), 0.125)
 
     # Options, at the largest tile of each kernel.
     half = product(("rotary", "bias", "rotary bias"), (49, 128, 197, 1024), (32, 64), (torch.bfloat16,))
