@@ -27,8 +27,10 @@ MARK = "# + imagen_fast"
 STEPS = 6
 # Sums in another order: 6e-7 at most, in six steps.
 CLOSE = 1e-5
+# Of the way that the weights went, 1e-4 at most; with the scale of attention 1% off it is 1.6e-3 at least.
+WEIGHTS_CLOSE = 1e-3
 # In bf16, so many times as far as theirs ours may be from the original in fp32, and a little.
-AS_FAR, A_LITTLE = 2.0, 1e-4
+AS_FAR, A_LITTLE = 2.0, 2e-5
 
 
 def case(name: str, script: str, *words: str, trial: bool = False) -> dict[str, Any]:
@@ -39,13 +41,13 @@ def case(name: str, script: str, *words: str, trial: bool = False) -> dict[str, 
 PLAIN = [case(f"{script} {task}", script, task) for script in SCRIPTS for task in TASKS]
 LORA = case("lora", "hugging_face_trainer.py", "finetune", "--lora")
 # From the weights that another case has pretrained, and images of a folder.
-FURTHER = case("further", "hugging_face_accelerate.py", *("finetune", "--data", "labelled"))
-FURTHER["words"] += ["--model", "hugging_face_accelerate.py pretrain/original"]
+PRETRAINED = ("--model", "hugging_face_accelerate.py pretrain/original")
+FURTHER = case("further", "hugging_face_accelerate.py", "finetune", "--data", "labelled", *PRETRAINED)
 HALF = [
-    case("bare_loop.py pretrain bf16", "bare_loop.py", "pretrain", "--bf16"),
+    case("bare_loop.py finetune bf16", "bare_loop.py", "finetune", "--bf16"),
     # It sets its seed after the trial.
     case(
-        "hugging_face_trainer.py finetune bf16", "hugging_face_trainer.py", "finetune", "--bf16", trial=True
+        "hugging_face_trainer.py pretrain bf16", "hugging_face_trainer.py", "pretrain", "--bf16", trial=True
     ),
 ]
 CASES = [*PLAIN, LORA, FURTHER, *HALF]
@@ -155,8 +157,8 @@ def test_what_it_writes_is_the_originals(common, result):
     ours, theirs = (written(result, which, plain) for which in ("accelerated", "original"))
     assert list(ours) == list(theirs)
     plain.load_state_dict(ours, strict=True)
-    # 1e-4 at most. Not one by one: Adam makes a step of the noise that is the gradient of a key's bias.
-    assert distance(ours, theirs) < 1e-3 * distance(start, theirs)
+    # Not one by one: Adam makes a step of the noise that is the gradient of a key's bias.
+    assert distance(ours, theirs) < WEIGHTS_CLOSE * distance(start, theirs)
 
 
 def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
