@@ -147,7 +147,7 @@ class ImagenFastViTPreTrainedModel(PreTrainedModel):
     def __init__(self, config: ImagenFastViTConfig, num_classes: int = 0) -> None:
         super().__init__(config)
         self.gradient_checkpointing = False
-        self.vit = VisionTransformer(config.shapes, num_classes, config.drop_path)
+        self.vit = VisionTransformer(config.shapes, num_classes, config.drop_path, sizes="divisible")
         # Made in float32 whatever `dtype` was asked for.
         self.vit.pos_embed.data = self.vit.pos_embed.data.to(self.vit.cls_token.dtype)
         self.post_init()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.models.layers import LayerNorm
 from imagen_fast.models.vit import VisionTransformer
+from imagen_fast.ops.modules import LayerNorm
 
 
 class MapNorm(LayerNorm):

@@ -8,7 +8,7 @@ Class = type[nn.Module]
 
 
 def made_of(module: nn.Module, original: Class) -> bool:
-    """Whether `module` is an `original` itself, or one that FSDP2 or a parametrization has put a class before.
+    """Whether `module` is an `original`, or one that FSDP2 or a parametrization has put a class before.
 
     A subclass that somebody wrote may compute something else, and is none.
     """

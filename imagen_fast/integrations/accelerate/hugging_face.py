@@ -41,6 +41,8 @@ class ThroughTheInterface:
         asked = module.config._attn_implementation
         if asked == NAME or hasattr(module, "imagen_fast_types"):
             return "it is ours already"
+        if _biased(module.config) and next(module.parameters()).device.type == "cpu":
+            return "ours has no fast way for a bias of relative positions on the CPU"
         if theirs_of(asked) == "eager":
             return "its attn_implementation is eager, which gives the probabilities"
         return None
@@ -88,6 +90,11 @@ class ThroughTheInterface:
                 config._attn_implementation_internal = before
 
         return undo
+
+
+def _biased(config: Any) -> bool:
+    """BEiT and its kind."""
+    return any(getattr(config, f"use_{which}relative_position_bias", False) for which in ("", "shared_"))
 
 
 def _tokens(config: Any) -> int:

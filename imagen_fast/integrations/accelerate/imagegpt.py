@@ -19,8 +19,8 @@ IGNORED = -100
 
 
 class ImageGPTAttention(theirs.ImageGPTAttention):
-    """Where nothing is kept from earlier calls, our causal attention; beside a cache PyTorch's, whose mask is right
-    for a static cache too: theirs takes the last of its places for those of the queries.
+    """Where nothing is kept from earlier calls, our causal attention; beside a cache PyTorch's, with a mask
+    that is right for a static cache too: theirs takes the last of its places for those of the queries.
     """
 
     def forward(
@@ -33,8 +33,9 @@ class ImageGPTAttention(theirs.ImageGPTAttention):
         **others: Any,
     ) -> tuple:
         if self._drops() or self._asked_for_more(*args, **others):
-            given = {"cache_position": cache_position} if cache_position is not None else {}
-            return super().forward(hidden_states, layer_past, attention_mask, *args, **given, **others)
+            if cache_position is not None:
+                others["cache_position"] = cache_position
+            return super().forward(hidden_states, layer_past, attention_mask, *args, **others)
         q, k, v = self.c_attn(hidden_states).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(2)
         past, kept = 0, None
         if layer_past is not None:
@@ -45,7 +46,7 @@ class ImageGPTAttention(theirs.ImageGPTAttention):
             where = [] if cache_position is None else [{"cache_position": cache_position}]
             kept = cache.update(k.transpose(1, 2), v.transpose(1, 2), self.layer_idx, *where)
         scale = self._scale()
-        if (kept is None or isinstance(past, int) and past == 0) and attention_mask is None:
+        if (kept is None or (isinstance(past, int) and past == 0)) and attention_mask is None:
             out = causal_pixel_attention(q, k, v, (1, q.shape[1]), Raster(), scale=scale)
         else:
             keys, values = (k.transpose(1, 2), v.transpose(1, 2)) if kept is None else kept
@@ -62,7 +63,8 @@ class ImageGPTAttention(theirs.ImageGPTAttention):
 
     def _scale(self) -> float:
         scale = self.head_dim**-0.5 if self.scale_attn_weights else 1.0
-        return scale / (self.layer_idx + 1) if self.scale_attn_by_inverse_layer_idx else scale
+        layer: Any = self.layer_idx
+        return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
 
 
 def _beside_cache(

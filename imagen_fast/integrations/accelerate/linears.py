@@ -1,4 +1,4 @@
-"""Linear layers in bf16 on the CPU: the bias goes with the product, and three projections of one input are one."""
+"""Linear layers in bf16 on the CPU: the bias goes with the product; projections of one input are one."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def _pays_here(module: nn.Module) -> str | None:
 
 
 class Linear(nn.Linear):
+    imagen_fast_types: Types
+
     def forward(self, x: Tensor) -> Tensor:
-        if working_type(x) not in self.imagen_fast_types or self.bias is None:  # type: ignore[operator]
+        if working_type(x) not in self.imagen_fast_types:
             return super().forward(x)
         return _product(x, self.weight, self.bias)
 
@@ -97,8 +99,8 @@ class Joined:
         return made
 
     def serve(self) -> bool:
-        """Not where one was put into an adapter, which may write into its output, a view of all three; and not
-        while some weights are elsewhere: sharded, each by itself.
+        """Not where one was put into an adapter, which may write into its output, a view of all three; not
+        while some weights are elsewhere either: sharded, each by itself.
         """
         parts = self._parts()
         return all(isinstance(part, JoinedLinear) for part in parts) and all(
@@ -121,21 +123,19 @@ def _bias(part: Any) -> Tensor:
 
 
 class JoinedLinear(nn.Linear):
+    imagen_fast_types: Types
+    imagen_fast_joined: Joined
+
     def forward(self, x: Tensor) -> Tensor:
-        joined: Any = self.imagen_fast_joined
         # A compiler joins what it wants to join.
-        if (
-            torch.compiler.is_compiling()
-            or working_type(x) not in self.imagen_fast_types
-            or not joined.serve()
-        ):  # type: ignore[operator]
+        if torch.compiler.is_compiling() or working_type(x) not in self.imagen_fast_types:
             return super().forward(x)
-        return joined.of(self, x)
+        return self.imagen_fast_joined.of(self, x) if self.imagen_fast_joined.serve() else super().forward(x)
 
 
 @dataclass(frozen=True)
 class JoinedSwap:
-    """Of an attention module that asks its three projections with one input; their outputs are views of one."""
+    """Of attention that asks its three projections with one input; their outputs are views of one."""
 
     kind: Kind = "projections"
     types: Types = BF16

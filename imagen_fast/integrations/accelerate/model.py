@@ -56,11 +56,8 @@ class Acceleration:
         lines = []
         groups: dict[tuple, list[str]] = defaultdict(list)
         for swapped in self.swapped:
-            gains = ", ".join(f"{x:.2f}x in {_name(dtype)}" for dtype, x in swapped.gains.items())
-            what = (
-                f"swapped {swapped.kind} ({'; '.join(filter(None, [gains or 'not tried', swapped.remark]))})"
-            )
-            groups[what, swapped.module].append(swapped.name)
+            about = filter(None, [_told(swapped.gains, marked=True) or "not tried", swapped.remark])
+            groups[f"swapped {swapped.kind} ({'; '.join(about)})", swapped.module].append(swapped.name)
         for left in self.left:
             groups[f"left {left.kind}: {left.why}", left.module].append(left.name)
         for (what, module), names in groups.items():
@@ -73,9 +70,9 @@ class Acceleration:
 def accelerate(model: nn.Module, *, trial: bool = True) -> Acceleration:
     """Swap attention, loss and embedding of a live model for ours, in place.
 
-    Weights, names in the state dict, hooks and adapters stay as they are; what cannot be served at a call, such
-    as dropped attention probabilities, goes the original's way. It works before and after `torch.compile`,
-    `fully_shard` and DDP.
+    Weights, names in the state dict, hooks and adapters stay as they are; what cannot be served at a call,
+    such as dropped attention probabilities, goes the original's way. It works before and after
+    `torch.compile`, `fully_shard` and DDP.
 
     Args:
         model: of transformers or timm, or one that holds such modules, wrapped or not.
@@ -116,15 +113,28 @@ def _consider(swap: Swap, name: str, module: nn.Module, trial: bool, tried: dict
         key = id(swap), type(module), planned.size, types
         if key not in tried:
             own = _own_type(module)
-            tried[key] = {t: gain(planned.work(t, t != own)) for t in types}
+            # The random numbers that come next are the program's.
+            with torch.random.fork_rng(_gpus(module)):
+                tried[key] = {t: gain(planned.work(t, t != own)) for t in types}
         gains = tried[key]
         types = tuple(t for t in types if gains[t] >= LEAST_GAIN)
         if not types:
-            told = ", ".join(f"{x:.2f}x in {_name(t)}" for t, x in gains.items())
-            made.left.append(Left(*about, f"ours does not pay on this machine ({told})"))
+            made.left.append(Left(*about, f"ours does not pay on this machine ({_told(gains)})"))
             return
     made._undo.append(swap.apply(module, _with_half(types)))
     made.swapped.append(Swapped(*about, gains, swap.remark(module)))
+
+
+def _told(gains: dict[torch.dtype, float], marked: bool = False) -> str:
+    """`marked`: where one of several does not pay."""
+    return ", ".join(
+        f"{x:.2f}x in {_name(dtype)}" + (", where it is left" if marked and x < LEAST_GAIN else "")
+        for dtype, x in gains.items()
+    )
+
+
+def _gpus(module: nn.Module) -> list[torch.device]:
+    return list({parameter.device for parameter in module.parameters() if parameter.is_cuda})
 
 
 def _own_type(module: nn.Module) -> torch.dtype:

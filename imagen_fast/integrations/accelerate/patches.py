@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imagen_fast.integrations.accelerate.swaps import ByClass, Trial, working_type
+from imagen_fast.integrations.accelerate.swaps import ByClass, Trial, Types, working_type
 from imagen_fast.integrations.accelerate.trial import IMAGES, Work
 
 # So many patches a side, in a trial: those of an image of 224 pixels in patches of 16.
@@ -16,10 +16,12 @@ _SIDE = 14
 
 
 class Conv2d(nn.Conv2d):
+    imagen_fast_types: Types
+
     def forward(self, x: Tensor) -> Tensor:
         height, width = self.kernel_size
         whole = x.dim() == 4 and x.shape[2] % height == 0 and x.shape[3] % width == 0
-        if not whole or working_type(x) not in self.imagen_fast_types:  # type: ignore[operator]
+        if not whole or working_type(x) not in self.imagen_fast_types:
             return super().forward(x)
         return project(x, self.weight, self.bias)
 

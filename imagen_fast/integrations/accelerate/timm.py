@@ -14,6 +14,10 @@ from imagen_fast.integrations.accelerate.swaps import ByClass, Swap, Trial
 from imagen_fast.integrations.accelerate.trial import IMAGES, Work
 from imagen_fast.integrations.sdpa import scaled_dot_product_attention
 
+# By name of the module: in older ones they are made there, in newer ones only imported.
+_vit: Any = vision_transformer
+_eva: Any = eva
+
 
 class _Serving(TorchFunctionMode):
     """In its block a call of PyTorch's `scaled_dot_product_attention` goes to ours."""
@@ -35,7 +39,7 @@ class _Served:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
 
 
-class Attention(_Served, vision_transformer.Attention):
+class Attention(_Served, _vit.Attention):
     pass
 
 
@@ -53,6 +57,12 @@ class BeitAttention(_Served, beit.Attention):
 
 def _why_not(module: Any) -> str | None:
     return None if module.fused_attn else "its fused_attn is off"
+
+
+def _beits_why_not(module: Any) -> str | None:
+    if module.qkv.weight.device.type == "cpu" and module.relative_position_bias_table is not None:
+        return "ours has no fast way for a bias of relative positions on the CPU"
+    return _why_not(module)
 
 
 def _dropped(module: Any) -> str | None:
@@ -81,12 +91,12 @@ def _trial(module: Any) -> Trial:
 
 SWAPS: list[Swap] = [
     *(
-        ByClass("attention", original, ours, _why_not, _trial, noted=_dropped)
-        for original, ours in (
-            (vision_transformer.Attention, Attention),
-            (vision_transformer.ParallelScalingBlock, ParallelScalingBlock),
-            (eva.EvaAttention, EvaAttention),
-            (beit.Attention, BeitAttention),
+        ByClass("attention", original, ours, why_not, _trial, noted=_dropped)
+        for original, ours, why_not in (
+            (_vit.Attention, Attention, _why_not),
+            (vision_transformer.ParallelScalingBlock, ParallelScalingBlock, _why_not),
+            (eva.EvaAttention, EvaAttention, _why_not),
+            (beit.Attention, BeitAttention, _beits_why_not),
         )
     ),
     patches.SWAP,
@@ -94,9 +104,9 @@ SWAPS: list[Swap] = [
 ]
 
 # In timm since 1.0.20.
-if hasattr(eva, "AttentionRope"):
+if hasattr(_eva, "AttentionRope"):
 
-    class AttentionRope(_Served, eva.AttentionRope):
+    class AttentionRope(_Served, _eva.AttentionRope):
         pass
 
-    SWAPS.append(ByClass("attention", eva.AttentionRope, AttentionRope, _why_not, _trial, noted=_dropped))
+    SWAPS.append(ByClass("attention", _eva.AttentionRope, AttentionRope, _why_not, _trial, noted=_dropped))

@@ -32,8 +32,9 @@ class ViTMAEForPreTraining(theirs.ViTMAEForPreTraining):
         predicted = self.decoder(
             encoded.last_hidden_state, encoded.ids_restore, interpolate_pos_encoding=interpolate_pos_encoding
         ).logits
+        images: Any = pixel_values
         loss = masked_pixel_mse(
-            predicted, pixel_values, encoded.mask.bool(), normalise=self.config.norm_pix_loss, eps=1e-6
+            predicted, images, encoded.mask.bool(), normalise=self.config.norm_pix_loss, eps=1e-6
         )
         return theirs.ViTMAEForPreTrainingOutput(
             loss=loss,
@@ -45,4 +46,17 @@ class ViTMAEForPreTraining(theirs.ViTMAEForPreTraining):
         )
 
 
-SWAPS: list[Swap] = [ByClass("loss", theirs.ViTMAEForPreTraining, ViTMAEForPreTraining)]
+def _without_positions(model: Any) -> str | None:
+    """transformers makes a model of a config so: what its decoder sets is overwritten (seen in 5.24)."""
+    positions = model.decoder.decoder_pos_embed
+    if positions.requires_grad or positions.is_meta or positions.any():
+        return None
+    return (
+        "its decoder has no positions, all of decoder_pos_embed is 0: "
+        f"model.decoder.initialize_weights({positions.shape[1] - 1}) sets them"
+    )
+
+
+SWAPS: list[Swap] = [
+    ByClass("loss", theirs.ViTMAEForPreTraining, ViTMAEForPreTraining, noted=_without_positions)
+]
