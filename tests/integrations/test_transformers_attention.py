@@ -165,8 +165,10 @@ def test_a_compiled_model():
         torch.testing.assert_close(gradients[f"_orig_mod.{key}"], gradient, rtol=1e-3, atol=1e-4, msg=key)
 
 
-def test_types_that_a_module_leaves_to_sdpa(served):
-    model, other = make("ViT"), make("ViT", "sdpa")
+def test_what_is_not_marked_goes_on_as_before(served):
+    model, other = make("ViT", ours.register_beside("sdpa")), make("ViT", "sdpa")
+    assert torch.equal(step(model, inputs("ViT"))[0], step(other, inputs("ViT"))[0])
+    assert served == []
     for module in model.modules():
         module.imagen_fast_types = frozenset({torch.bfloat16})
     assert torch.equal(step(model, inputs("ViT"))[0], step(other, inputs("ViT"))[0])
