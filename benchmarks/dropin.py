@@ -39,7 +39,7 @@ TIMM_VIT = "imagen_fast.benchmarks.peers.timm_vit"
 GIVEN_BACK = {"cpu": Errors(loss=0.0, gradient=0.0), "cuda": SAME}
 
 BATCHES = {
-    "cpu": {"vitmae small": 8, "vitmae base": 8, "vit small": 8, "imagegpt": 2},
+    "cpu": {"vitmae small": 16, "vitmae base": 8, "vit small": 8, "imagegpt": 2},
     "cuda": {"vitmae small": 256, "vitmae base": 128, "vit small": 256, "imagegpt": 64},
 }
 # Large enough to keep two cores busy.

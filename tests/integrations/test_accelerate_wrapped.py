@@ -112,7 +112,7 @@ def test_fsdp2(one_process, name, first, apart):
     else:
         shard(step.model)
         made = imagen_fast.accelerate(step.model, trial=False)
-    assert {"attention", "linear"} <= {swapped.kind for swapped in made.swapped}
+    assert "attention" in {swapped.kind for swapped in made.swapped}
     with torch.autocast("cpu", torch.bfloat16):
         loss, gradients = step.gradients()
     whole = {name: gradient.full_tensor() for name, gradient in gradients.items()}

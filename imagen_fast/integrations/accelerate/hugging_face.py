@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from imagen_fast.integrations.accelerate import imagegpt, linears, patches, vitmae
-from imagen_fast.integrations.accelerate.swaps import ALL, Kind, Swap, Trial, Types, Undo, serve
+from imagen_fast.integrations.accelerate import imagegpt, patches, vitmae
+from imagen_fast.integrations.accelerate.swaps import Kind, Swap, Trial, Types, Undo, serve
 from imagen_fast.integrations.accelerate.trial import IMAGES, Work
 from imagen_fast.integrations.transformers_attention import NAME, attention, register_beside, theirs_of
 
@@ -27,7 +27,6 @@ class ThroughTheInterface:
     """
 
     kind: Kind = "attention"
-    types = ALL
 
     def fits(self, module: nn.Module) -> bool:
         for cls in type(module).__mro__:
@@ -105,4 +104,4 @@ def _tokens(config: Any) -> int:
     return math.prod((height // p, width // q)) + 1
 
 
-SWAPS: list[Swap] = [ThroughTheInterface(), *imagegpt.SWAPS, *vitmae.SWAPS, patches.SWAP, *linears.SWAPS]
+SWAPS: list[Swap] = [ThroughTheInterface(), *imagegpt.SWAPS, *vitmae.SWAPS, patches.SWAP]

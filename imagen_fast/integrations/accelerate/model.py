@@ -13,6 +13,7 @@ from imagen_fast import native
 from imagen_fast.errors import InvalidInput
 from imagen_fast.integrations.accelerate.swaps import Kind, Swap, Types, Undo, swaps_for
 from imagen_fast.integrations.accelerate.trial import gain
+from imagen_fast.integrations.sdpa import TYPES
 
 # A swap that gains less than it may lose by chance is none.
 LEAST_GAIN = 1.02
@@ -105,7 +106,7 @@ def _consider(swap: Swap, name: str, module: nn.Module, trial: bool, tried: dict
     if why is not None:
         made.left.append(Left(*about, why))
         return
-    types, gains = tuple(t for t in _types(module) if t in swap.types), {}
+    types, gains = tuple(t for t in _types(module) if t in TYPES), {}
     if not types:
         made.left.append(Left(*about, f"ours does not serve {_name(_own_type(module))}"))
         return

@@ -13,9 +13,8 @@ from torch import nn
 from imagen_fast.integrations.accelerate.exchange import exchange, made_of
 from imagen_fast.integrations.accelerate.trial import Work
 
-Kind = Literal["attention", "projections", "loss", "embedding", "linear", "norm", "activation"]
+Kind = Literal["attention", "loss", "embedding", "norm", "activation"]
 Types = frozenset[torch.dtype]
-ALL: Types = frozenset({torch.float32, torch.bfloat16, torch.float16})
 Undo = Callable[[], None]
 
 
@@ -27,15 +26,8 @@ class Trial(NamedTuple):
 
 
 class Swap(Protocol):
-    """Args:
-    types: those that ours can serve.
-    """
-
     @property
     def kind(self) -> Kind: ...
-
-    @property
-    def types(self) -> Types: ...
 
     def fits(self, module: nn.Module) -> bool:
         """Whether this is a module of that kind."""
@@ -59,7 +51,6 @@ class ByClass:
 
     Args:
         why_not, tried, noted: see `refusal`, `trial` and `remark` of `Swap`.
-        types: see `Swap`.
     """
 
     kind: Kind
@@ -67,7 +58,6 @@ class ByClass:
     ours: type[nn.Module]
     why_not: Callable[[Any], str | None] = lambda module: None
     tried: Callable[[Any], Trial | None] = lambda module: None
-    types: Types = ALL
     noted: Callable[[Any], str | None] = lambda module: None
 
     def fits(self, module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from timm.models import beit, eva, vision_transformer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from imagen_fast.integrations.accelerate import linears, patches
+from imagen_fast.integrations.accelerate import patches
 from imagen_fast.integrations.accelerate.swaps import ByClass, Swap, Trial
 from imagen_fast.integrations.accelerate.trial import IMAGES, Work
 from imagen_fast.integrations.sdpa import scaled_dot_product_attention
@@ -100,7 +100,6 @@ SWAPS: list[Swap] = [
         )
     ),
     patches.SWAP,
-    *linears.SWAPS,
 ]
 
 # In timm since 1.0.20.
