@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.imagen-fast-installed
 NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
 # The benchmark suites; a new one joins here.
-SUITES ?= attention decode pixels sample train
+SUITES ?= attention decode dropin pixels sample train
 RESULTS := benchmarks/results
 REPORT = $(BIN)/imagen-fast bench report $(RESULTS)/
 SITE := build/site
@@ -90,6 +90,7 @@ aot: $(INSTALLED)
 # Where the figures of a suite stand.
 PAGE_attention := docs/attention-cpu.md
 PAGE_decode := docs/decode-cpu.md
+PAGE_dropin := docs/drop-in.md
 PAGE_pixels := docs/pixels-cpu.md
 PAGE_sample := docs/pixels-cpu.md
 PAGE_train := README.md

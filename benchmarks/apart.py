@@ -137,13 +137,16 @@ class Worker(_Process):
     ) -> None:
         super().__init__(start, partial(_time, device, cold, number), contenders)
 
-    def ready(self) -> None:
+    def ready(self) -> dict[str, Any]:
         """Wait until it is built; to be called once, first.
+
+        Returns:
+            What was built tells of itself: see `Contender`.
 
         Raises:
             Failed: it could not be built, or its process died.
         """
-        self.hear()
+        return self.hear()
 
     def sample(self) -> Sample:
         """One timed call.
@@ -189,10 +192,11 @@ def _check(pipe: Connection, contenders: Contenders) -> None:
 def _time(device: torch.device, cold: bool, number: int, pipe: Connection, contenders: Contenders) -> None:
     """A sample whenever a message comes."""
     contender = next(islice(contenders(), number, None))
-    take = sampler(_built(contender), device, cold, alone=True)
+    call = _built(contender)
+    take, told = sampler(call, device, cold, alone=True), contender.told(call)
     del contender
     gc.collect()  # what it was made from
-    pipe.send(None)
+    pipe.send(told)
     while True:
         pipe.recv()
         pipe.send(take())

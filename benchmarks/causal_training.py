@@ -60,7 +60,7 @@ def _contenders(
     missing = {absence.peer for absence in absent}
     on_cuda = workload.device.type == "cuda"
     compiles = COMPILED not in missing
-    theirs = None if TRANSFORMERS.name in missing else _ImageGPT(workload)
+    theirs = None if TRANSFORMERS.name in missing else ImageGPT(workload)
     ours = _Ours(workload, theirs)
     yield ours.contender(f"{name} bf16 step", torch.bfloat16)
     if not quick:
@@ -80,7 +80,7 @@ def _contenders(
         yield theirs.contender(f"{name} {mode.precision} step", mode)
 
 
-class _ImageGPT(training.Theirs):
+class ImageGPT(training.Theirs):
     """transformers' model: what ours must equal, and a peer."""
 
     def __init__(self, workload: Workload) -> None:
@@ -101,10 +101,10 @@ class _ImageGPT(training.Theirs):
 
         return imagegpt.random_model(self.workload.config)
 
-    def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
+    def train(self, model: Any, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
         from imagen_fast.benchmarks.peers import imagegpt
 
-        return imagegpt.training_step(self.model, self.workload.data, dtype, compiled)
+        return imagegpt.training_step(model, self.workload.data, dtype, compiled)
 
 
 class _Reference(training.Plain):
@@ -125,7 +125,7 @@ class _Reference(training.Plain):
 class _Ours(training.Ours):
     """Held against ImageGPT where that is installed."""
 
-    def __init__(self, workload: Workload, theirs: _ImageGPT | None) -> None:
+    def __init__(self, workload: Workload, theirs: ImageGPT | None) -> None:
         super().__init__(theirs or _Reference(workload), workload.device)
         self.workload, self.theirs = workload, theirs
 

@@ -25,6 +25,7 @@ class Contender:
         build: builds what is timed, and sets up the process where that matters; for contests whose
             contenders live apart.
         later_facts: more of them, that take as long to find as what is prepared; asked for after it.
+        told: evidence that what is timed gives of itself, once it is built.
     """
 
     case: str
@@ -33,3 +34,4 @@ class Contender:
     facts: dict[str, Any] = field(default_factory=dict)
     build: Callable[[], Call] | None = None
     later_facts: Callable[[], dict[str, Any]] = dict
+    told: Callable[[Call], dict[str, Any]] = lambda call: {}

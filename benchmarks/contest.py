@@ -79,7 +79,7 @@ def hold(contest: Contest, device: torch.device, tell: Callable[[str], None] = p
 def _here(contest: Contest, device: torch.device) -> Enter:
     def enter(number: int, contender: Contender) -> tuple[Sampler, Verdict]:
         call, verdict = contender.prepare()
-        return sampler(call, device, contest.cold), verdict
+        return sampler(call, device, contest.cold), verdict & Verdict(True, contender.told(call))
 
     return enter
 
@@ -94,8 +94,7 @@ def _apart(contest: Contest, device: torch.device, processes: ExitStack, checks:
             return _nothing, verdict
         worker = apart.Worker(start, contest.contenders, number, device, contest.cold)
         processes.enter_context(worker)
-        worker.ready()
-        return worker.sample, verdict
+        return worker.sample, verdict & Verdict(True, worker.ready())
 
     return enter
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from imagen_fast.benchmarks import attention, decode, likelihood, mae, sample, train
+from imagen_fast.benchmarks import attention, classification, decode, dropin, likelihood, mae, sample, train
 from imagen_fast.benchmarks.attention_case import BOTH
 from imagen_fast.benchmarks.attention_case import Case as Attention
 from imagen_fast.benchmarks.contender import OURS, Contender
@@ -180,6 +180,15 @@ def _train(side: int, batch: int, device: torch.device, name: str, grows: str, v
     return point(replace(contest, effort=SLOW), f"{name}, step", grows, value)
 
 
+def dropin_size(device: torch.device) -> Iterator[Contest]:
+    batch = TRAINED[device.type]
+    for side in SIDES:
+        config = vit_config("small", image_size=(side, side))
+        case = dropin.vit(f"vit small {side}x{side}", classification.Workload(config, batch, device))
+        contest = replace(dropin.contest(case, torch.bfloat16, quick=True), effort=SLOW)
+        yield point(contest, f"vit small by image size, B{batch} bf16, step", "pixels", side * side)
+
+
 def sample_batch(device: torch.device) -> Iterator[Contest]:
     side = 16
     config = imagegpt_config(width=64, depth=4, heads=2, side=side)
@@ -195,5 +204,6 @@ CURVES: dict[str, tuple[Curve, ...]] = {
     "pixels": (likelihood_rows, likelihood_levels),
     "decode": (decode_size, decode_threads),
     "train": (train_size, train_batch),
+    "dropin": (dropin_size,),
     "sample": (sample_batch,),
 }

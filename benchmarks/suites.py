@@ -31,6 +31,9 @@ SUITES = {
     "decode": Suite(
         "decode", "JPEGs to training-ready tensors, on one CPU thread or a GPU; loaders on all cores"
     ),
+    "dropin": Suite(
+        "dropin", "training steps of others' models under `accelerate` beside the same as they are"
+    ),
     "pixels": Suite("pixels", "pixel cross-entropy, causal attention, training steps of pixel transformers"),
     "sample": Suite("sample", "images drawn from pixel transformers beside transformers' generate"),
     "train": Suite("train", "training steps of masked autoencoders beside transformers' and timm's"),

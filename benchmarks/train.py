@@ -99,7 +99,7 @@ def _contenders(
 ) -> Iterator[Contender]:
     missing = {absence.peer for absence in absent}
     on_cuda = workload.device.type == "cuda"
-    vitmae = None if TRANSFORMERS.name in missing else _Vitmae(workload, decoder)
+    vitmae = None if TRANSFORMERS.name in missing else Vitmae(workload, decoder)
     ours = _Ours(workload, decoder, 1.0, vitmae)
     same, cross = objectives
     compiles = same and COMPILED not in missing
@@ -137,7 +137,7 @@ def cheapest_step(size: str, quick: bool) -> Contender:
     return _cross_step(f"mae {size}", workload, FULL_DECODER, CROSS_QUERIES, CROSS_DEPTHS[-1])
 
 
-class _Vitmae(training.Theirs):
+class Vitmae(training.Theirs):
     """transformers' model: what ours of the same objective must equal, and a peer."""
 
     def __init__(self, workload: mae.Workload, decoder: DecoderConfig) -> None:
@@ -160,10 +160,10 @@ class _Vitmae(training.Theirs):
             torch.manual_seed(mae.SEED)
             return vitmae.build(self.workload.encoder, self.decoder, self.workload.hidden_share)
 
-    def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
+    def train(self, model: Any, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
         from imagen_fast.benchmarks.peers import vitmae
 
-        return vitmae.training_step(self.model, self.workload.data, dtype, compiled)
+        return vitmae.training_step(model, self.workload.data, dtype, compiled)
 
 
 @dataclass
@@ -189,7 +189,7 @@ class _Ours(training.Ours):
     """One objective of ours, held against ViTMAE where it computes the same and that is installed."""
 
     def __init__(
-        self, workload: mae.Workload, decoder: DecoderConfig, predicted: float, vitmae: _Vitmae | None
+        self, workload: mae.Workload, decoder: DecoderConfig, predicted: float, vitmae: Vitmae | None
     ) -> None:
         super().__init__(vitmae or _Reference(workload, decoder, predicted), workload.device)
         self.workload, self.decoder, self.predicted, self.vitmae = workload, decoder, predicted, vitmae
@@ -234,12 +234,16 @@ class _Timm(training.Theirs):
     def mathematics(self) -> Verdict:
         return within(errors(self.exact, self.ours.plain.exact), SAME, "fp32 beside plain fp32")
 
-    def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
+    @cached_property
+    def model(self) -> Any:
         from imagen_fast.benchmarks.peers import timm_mae
 
-        workload = self.ours.workload
-        model = timm_mae.build(self.ours.model(), workload.hidden_share)
-        return timm_mae.training_step(model, workload.data, dtype, compiled)
+        return timm_mae.build(self.ours.model(), self.ours.workload.hidden_share)
+
+    def train(self, model: Any, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
+        from imagen_fast.benchmarks.peers import timm_mae
+
+        return timm_mae.training_step(model, self.ours.workload.data, dtype, compiled)
 
 
 def _describe(decoder: DecoderConfig) -> str:

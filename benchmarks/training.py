@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,13 +85,18 @@ class Theirs(Plain):
 
     facts: dict[str, Any]
     work: Work
+    model: Any  # with its first weights
 
     def __init__(self, peer: str, checked: int) -> None:
         super().__init__(checked)
         self.peer = peer
 
-    def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
+    def train(self, model: Any, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
+        """A step of `model`, which is one of theirs."""
         raise NotImplementedError
+
+    def step(self, dtype: torch.dtype, compiled: bool = False) -> TrainingStep:
+        return self.train(copy.deepcopy(self.model), dtype, compiled)
 
     @property
     def mathematics(self) -> Verdict:
@@ -139,6 +145,13 @@ class Ours:
         found = errors(step.answer(self.plain.checked), self.plain.exact)
         return within(found, SAME, "fp32 beside plain fp32")
 
+    def near(self, step: TrainingStep) -> Verdict:
+        """In bf16 the loss and the gradients err no more than the plain implementation's."""
+        found = errors(step.answer(self.plain.checked), self.plain.exact)
+        plain = errors(self.plain.half, self.plain.exact)
+        known = Verdict(True, {"plain bf16 beside plain fp32": plain._asdict()})
+        return known & within(found, half_bound(plain), "bf16 beside plain fp32")
+
     def contender(self, case: str, dtype: torch.dtype, compiled: bool = False) -> Contender:
         half = dtype == torch.bfloat16
         keeps_memory = self.device.type == "cpu"
@@ -150,13 +163,7 @@ class Ours:
 
         def prepare() -> tuple[Call, Verdict]:
             step = build()
-            if not half:
-                return step, self.same(step)
-            found = errors(step.answer(self.plain.checked), self.plain.exact)
-            plain = errors(self.plain.half, self.plain.exact)
-            known = Verdict(True, {"plain bf16 beside plain fp32": plain._asdict()})
-            ours = within(found, half_bound(plain), "bf16 beside plain fp32")
-            return step, self.mathematics & known & ours
+            return step, self.mathematics & self.near(step) if half else self.same(step)
 
         facts = {
             "precision": "bf16 weights with fp32 masters" if half else "fp32",

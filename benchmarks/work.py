@@ -139,6 +139,15 @@ def masked_autoencoder(
     return [*found, Linear(predicted, width, encoder.patch_values)]
 
 
+def classifier(encoder: ViTConfig, classes: int) -> list[Layer]:
+    """Of an image whose class the class token tells; of the last block nobody reads another."""
+    tokens, width = 1 + encoder.patches, encoder.embed_dim
+    found: list[Layer] = [Linear(encoder.patches, encoder.patch_values, width, first=True)]
+    found += (encoder.depth - 1) * _block(tokens, tokens, width, encoder.heads, encoder.mlp_ratio)
+    found += _block(1, tokens, width, encoder.heads, encoder.mlp_ratio)
+    return [*found, Linear(1, width, classes)]
+
+
 def pixel_transformer(config: PixelConfig) -> list[Layer]:
     """Of tokens that are pixels of a palette, which are looked up and not projected."""
     pairs = int(config.attended.window(config.grid).visible(torch.device("cpu")).sum())

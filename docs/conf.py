@@ -33,7 +33,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True}
 # Only the integrations need them, and those need no more than a class to derive from.
-autodoc_mock_imports = ["lightning", "transformers"]
+autodoc_mock_imports = ["huggingface_hub", "lightning", "transformers"]
 
 
 def without_a_docstring(app, what, name, member, skip, options):

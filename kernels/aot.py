@@ -223,7 +223,7 @@ def markdown(reports: list[Report]) -> str:
 
 def _in_document(report: Report) -> bool:
     """Attention's kernels, causal ones too; of those with options, both at once at the commonest width."""
-    optional = "rotary" in report.case or "bias" in report.case
+    optional = any(option in report.case for option in ("rotary", "bias", "lse"))
     both = "rotary bias" in report.case and "D=64 bfloat16" in report.case
     return report.kernel.startswith(("attention", "causal")) and (both or not optional)
 

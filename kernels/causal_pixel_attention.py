@@ -38,6 +38,7 @@ from torch.utils.flop_counter import register_flop_formula
 from imagen_fast.kernels import launch
 from imagen_fast.kernels.causal_pixel_attention_launch import run_backward, run_forward
 from imagen_fast.kernels.causal_pixel_window import pairs
+from imagen_fast.operators import registered
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -114,14 +115,14 @@ _forward.register_autograd(_differentiate, setup_context=_save)
 launch.register_autocast("causal_pixel_attention_triton", 3)
 
 
-@register_flop_formula(torch.ops.imagen_fast.causal_pixel_attention_triton)
+@register_flop_formula(registered.causal_pixel_attention_triton)
 def forward_flops(q_shape, k_shape, v_shape, *window_and_scale, out_shape=None, **__) -> int:
     """Two products of the pairs that see each other."""
     images, _, heads, width = q_shape
     return 4 * images * heads * width * pairs(*window_and_scale[:6])
 
 
-@register_flop_formula(torch.ops.imagen_fast.causal_pixel_attention_backward_triton)
+@register_flop_formula(registered.causal_pixel_attention_backward_triton)
 def backward_flops(
     d_out_shape, q_shape, k_shape, v_shape, o_shape, statistics_shape, *window_and_scale, out_shape=None, **__
 ) -> int:

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast.kernels import launch
 from imagen_fast.kernels.causal_pixel_window import Window, simplest
+from imagen_fast.operators import registered
 
 if launch.INSTALLED:
     from imagen_fast.kernels.causal_pixel_softmax_rows import causal_softmax_backward, causal_softmax_forward
@@ -142,8 +143,8 @@ causal_pixel_softmax.register_autograd(_differentiate, setup_context=_save)
 
 @register_flop_formula(
     [
-        torch.ops.imagen_fast.causal_pixel_softmax_triton,
-        torch.ops.imagen_fast.causal_pixel_softmax_backward_triton,
+        registered.causal_pixel_softmax_triton,
+        registered.causal_pixel_softmax_backward_triton,
     ]
 )
 def flops(*_: Any, **__: Any) -> int:

@@ -95,6 +95,8 @@ def _attention(name: str, given: dict[str, Any]) -> Work:
     statistics = of.statistics
     if name == "attention_backward_short" and given["statistics"] is not None:
         statistics = 2  # for the gradient of a bias
+    if given.get("lse") is not None:
+        statistics = 1
     moved = (of.of_queries * m + of.of_keys * n) * d * size + statistics * m * 4
     return Work(heads * moved, heads * of.products * 2 * m * n * d, heads * of.exponentials * m * n)
 

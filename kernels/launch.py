@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from imagen_fast.operators import NAMESPACE, registered
+
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETED = INSTALLED and os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
@@ -92,7 +94,7 @@ def register(name: str, fake: Callable) -> Callable[[Callable], torch.library.Cu
     make = torch.library.triton_op if INSTALLED and not INTERPRETED else torch.library.custom_op
 
     def decorate(function: Callable) -> torch.library.CustomOpDef:
-        op = make(f"imagen_fast::{name}", function, mutates_args=())
+        op = make(f"{NAMESPACE}::{name}", function, mutates_args=())
         op.register_fake(fake)
         return op
 
@@ -104,7 +106,7 @@ def register_autocast(name: str, tensors: int) -> None:
 
     ``torch.library.register_autocast`` would fix that dtype here, once for all.
     """
-    op = getattr(torch.ops.imagen_fast, name).default
+    op = getattr(registered, name).default
 
     def cast_for(device: str) -> Callable:
         def cast(*arguments: Any) -> Any:
@@ -115,4 +117,4 @@ def register_autocast(name: str, tensors: int) -> None:
         return cast
 
     for device in ("cuda", "cpu"):
-        torch.library.impl(f"imagen_fast::{name}", f"Autocast{device.upper()}", cast_for(device))
+        torch.library.impl(f"{NAMESPACE}::{name}", f"Autocast{device.upper()}", cast_for(device))

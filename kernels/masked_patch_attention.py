@@ -38,8 +38,14 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast.kernels import launch
-from imagen_fast.kernels.masked_patch_attention_launch import images_of, run_backward, run_forward
+from imagen_fast.kernels.masked_patch_attention_launch import (
+    images_of,
+    run_backward,
+    run_forward,
+    run_forward_with_lse,
+)
 from imagen_fast.kernels.masked_patch_attention_shapes import WIDEST_PLACED
+from imagen_fast.operators import registered
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float32)
 _NAMES = "float16, bfloat16 or float32"
@@ -149,7 +155,7 @@ def _products(q, k, q_spans, k_spans, q_longest: int, k_longest: int) -> int:
     return images * q[-2] * rows * keys * q[-1]
 
 
-@register_flop_formula(torch.ops.imagen_fast.masked_patch_attention_triton)
+@register_flop_formula(registered.masked_patch_attention_triton)
 def forward_flops(
     q, k, v, q_spans, q_index, k_spans, k_index, q_longest, k_longest, scale, *_, out_shape=None, **__
 ) -> int:
@@ -157,7 +163,7 @@ def forward_flops(
     return 4 * _products(q, k, q_spans, k_spans, q_longest, k_longest)
 
 
-@register_flop_formula(torch.ops.imagen_fast.masked_patch_attention_backward_triton)
+@register_flop_formula(registered.masked_patch_attention_backward_triton)
 def backward_flops(
     d_out, q, k, v, q_spans, q_index, k_spans, k_index, q_longest, k_longest, scale,
     cos=None, sin=None, bias=None, q_places=None, k_places=None, bias_gradient=False, *_, out_shape=None, **__
@@ -191,6 +197,11 @@ def aot_launches() -> Iterator[tuple[str, Callable[[], Any]]]:
     for keys, width, dtype in (*half, *padded, *single):
         name, qkv = case(f"N={keys}", keys, width, dtype)
         yield name, partial(both, *qkv.unbind(2), none, (keys, keys), *(None,) * 5)
+
+    # With lse, at the width that leaves the fewest registers.
+    for keys in (49, 128, 197, 1024):
+        name, qkv = case(f"N={keys} lse", keys, 128, torch.bfloat16)
+        yield name, partial(run_forward_with_lse, *qkv.unbind(2), 0.125)
 
     # Options, at the largest tile of each kernel.
     half = product(("rotary", "bias", "rotary bias"), (49, 128, 197, 1024), (32, 64), (torch.bfloat16,))

@@ -11,6 +11,7 @@ from imagen_fast.kernels.masked_patch_attention_logits import (
     row_max,
     row_sum,
     scores,
+    store_lse,
     take_part,
 )
 from imagen_fast.kernels.rotary import load_turned
@@ -19,7 +20,7 @@ from imagen_fast.kernels.rows import load_tile, span, store_tile
 
 @triton.jit
 def attention_forward(
-    q, k, v, out, q_spans, q_index, q_places, k_spans, k_index, k_places, cos, sin, bias,
+    q, k, v, out, lse, q_spans, q_index, q_places, k_spans, k_index, k_places, cos, sin, bias,
     q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head, bias_head, bias_row,
     heads, q_rows, k_rows, q_listed, k_listed, blocks, scale,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -52,7 +53,7 @@ def attention_forward(
         k_tile = load_turned(k, k_row, key, k_side, turn, D, BLOCK_D)
         v_tile = load_tile(v, v_row, key, k_side, D, BLOCK_D)
         s = scores(q_tile, k_tile, query, q_side, key, k_side, scale_log2, bias, bias_row)
-        o = attend(s, v_tile, k_count)
+        o, largest, total = attend(s, v_tile, k_count)
     elif ROW > 0:
         row = tl.full((BLOCK_M, ROW // BLOCK_N, BLOCK_N), float("-inf"), tl.float32)
         for base in range(0, k_count, BLOCK_N):
@@ -82,8 +83,10 @@ def attention_forward(
             total = total * shrink + tl.sum(p, 1)
             o = tl.dot(p.to(v_tile.dtype), v_tile, o * shrink[:, None], input_precision="ieee")
             largest = grown
-        o = o / tl.where(k_count > 0, total, 1.0)[:, None]  # without a key: 0 / 1
+        total = tl.where(k_count > 0, total, 1.0)
+        o = o / total[:, None]  # without a key: 0 / 1
 
     # Store: the output is contiguous, whatever the input was.
     out += (image * q_rows * heads + head) * D
     store_tile(out, tl.cast(heads, tl.int64) * D, query, q_side, o, D, BLOCK_D)
+    store_lse(lse, (image * heads + head) * q_rows, query, q_count, largest, total)

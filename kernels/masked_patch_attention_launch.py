@@ -143,27 +143,43 @@ def run_forward(
     k_places: Tensor | None = None,
 ) -> Tensor:
     q_longest, k_longest = _longest(q, q_spans, q_longest), _longest(k, k_spans, k_longest)
-    case = _case(q, cos, bias)
-    programs = images_of(q, q_spans) * q.shape[-2]
     out = _made_like(q, q_spans)
     arguments = _placement(
         q, k, v, q_spans, q_index, k_spans, k_index, scale, cos, sin, bias, q_places, k_places
     )
     arguments |= {"out": out}
-    # In fp32 multiplying takes the time: nothing is gained by loading ahead.
-    if k_longest <= ONE_TILE and q.dtype != torch.float32:
+    _launch_forward(arguments, images_of(q, q_spans), q_longest, k_longest)
+    return out
+
+
+def run_forward_with_lse(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Of whole images, with what FlashAttention keeps of a row: ln of the sum over it, [B, H, M] in fp32."""
+    out = _made_like(q, None)
+    lse = torch.empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32, device=q.device)
+    arguments = _placement(q, k, v, *(None,) * 4, scale, *(None,) * 5) | {"out": out}
+    _launch_forward(arguments, q.shape[0], q.shape[1], k.shape[1], lse)
+    return out, lse
+
+
+def _launch_forward(
+    arguments: dict[str, Any], images: int, q_longest: int, k_longest: int, lse: Tensor | None = None
+) -> None:
+    q = arguments["q"]
+    case = _case(q, arguments["cos"], arguments["bias"])
+    programs = images * q.shape[-2]
+    # In fp32 multiplying takes the time: nothing is gained by loading ahead. With lse that loop would spill.
+    if k_longest <= ONE_TILE and q.dtype != torch.float32 and lse is None:
         kernel = attention_forward_short
         shape = tuned(kernel.fn.__name__, k_longest, case, forward_short_blocks(case))
         blocks = _blocks(q_longest, shape.m)
         items = programs * blocks
         programs = torch.sym_min(items, shape.resident * launch.processors(q.device))
         _launch(kernel, programs, shape, arguments | {"blocks": blocks, "items": items})
-        return out
+        return
     shape = tuned(attention_forward.fn.__name__, k_longest, case, forward_blocks(k_longest, case))
     blocks = _blocks(q_longest, shape.m)
-    arguments |= {"blocks": blocks, "ROW": forward_row(k_longest, shape)}
+    arguments |= {"lse": lse, "blocks": blocks, "ROW": forward_row(k_longest, shape)}
     _launch(attention_forward, programs * blocks, shape, arguments)
-    return out
 
 
 def run_backward(

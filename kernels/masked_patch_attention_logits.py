@@ -18,6 +18,7 @@ import triton.language as tl
 from imagen_fast.kernels.rows import places_at
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
@@ -56,11 +57,18 @@ def scores(q, k, query, q_side, key, k_side, scale_log2, bias, bias_row):
 
 @triton.jit
 def attend(s, v, k_count):
-    """Softmax of whole rows of logits [queries, keys], times the values: [queries, BLOCK_D]."""
+    """Softmax of whole rows of logits [queries, keys], times the values; a row's largest, and its sum."""
     largest = tl.where(k_count > 0, tl.max(s, 1), 0.0)  # -inf - -inf would be NaN
     p = tl.exp2(s - largest[:, None])
     total = tl.where(k_count > 0, tl.sum(p, 1), 1.0)
-    return tl.dot(p.to(v.dtype), v, input_precision="ieee") / total[:, None]
+    return tl.dot(p.to(v.dtype), v, input_precision="ieee") / total[:, None], largest, total
+
+
+@triton.jit
+def store_lse(lse, offset, query, q_count, largest, total):
+    """ln of the sum of e to the logits of each query, for whoever asked for it."""
+    if lse is not None:
+        tl.store(lse + offset + query, (largest + tl.log2(total)) * LN_2, mask=query < q_count)
 
 
 @triton.jit

@@ -48,7 +48,7 @@ def attention_forward_short(
         # Compute
         head_bias = bias_of(bias, head, bias_head)
         s = scores(q_tile, k_tile, query, q_side, key, k_side, scale * LOG2_E, head_bias, bias_row)
-        o = attend(s, v_tile, k_count)
+        o, _, _ = attend(s, v_tile, k_count)
 
         # Store: the output is contiguous, whatever the input was.
         made = out + (image * q_rows * heads + head) * D

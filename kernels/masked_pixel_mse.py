@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast.kernels import launch
+from imagen_fast.operators import registered
 
 if launch.INSTALLED:
     from imagen_fast.kernels.masked_pixel_mse_rows import pixel_mse_backward, pixel_mse_forward
@@ -168,9 +169,7 @@ def _backward(ctx: Any, d_loss: Tensor) -> tuple:
 masked_pixel_mse.register_autograd(_backward, setup_context=_save)
 
 
-@register_flop_formula(
-    [torch.ops.imagen_fast.masked_pixel_mse_triton, torch.ops.imagen_fast.masked_pixel_mse_backward_triton]
-)
+@register_flop_formula([registered.masked_pixel_mse_triton, registered.masked_pixel_mse_backward_triton])
 def flops(*_: Any, **__: Any) -> int:
     """PyTorch's counter counts matrix products, and this op has none."""
     return 0

@@ -17,6 +17,7 @@ from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast.kernels.predicted_launch import Gradients, Rows, asked, rows_of, scaled_gradient
+from imagen_fast.operators import NAMESPACE, registered
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def register(name: str, of: Likelihood) -> Callable[..., Tensor]:
         return fake_gradients(hidden, weight, bias, of_hidden, of_weight)
 
     def make(suffix: str, function: Callable, fake: Callable) -> Any:
-        op = library.custom_op(f"imagen_fast::{name}_{suffix}_triton", function, mutates_args=())
+        op = library.custom_op(f"{NAMESPACE}::{name}_{suffix}_triton", function, mutates_args=())
         op.register_fake(fake)
         return op
 
@@ -179,7 +180,7 @@ def register(name: str, of: Likelihood) -> Callable[..., Tensor]:
         return (1 + of_hidden + of_weight) * product(hidden, weight)
 
     for suffix, formula in (("sum", flops_sum), ("rows", flops_rows), ("rows_backward", flops_rows_backward)):
-        register_flop_formula(getattr(torch.ops.imagen_fast, f"{name}_{suffix}_triton"))(formula)
+        register_flop_formula(getattr(registered, f"{name}_{suffix}_triton"))(formula)
 
     def likelihood(
         hidden: Tensor,

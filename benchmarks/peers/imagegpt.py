@@ -57,12 +57,9 @@ def logits(model: nn.Module, pixels: Tensor) -> Tensor:
 def training_step(
     model: nn.Module, batch: tuple[Tensor], dtype: torch.dtype, compiled: bool = False
 ) -> TrainingStep:
-    """A step of a copy of `model`.
-
-    The loss is made of its logits as it makes it, but for all pixels: its own drops the first, since it takes
-    the tokens that it is given for all that there are.
+    """The loss is made of its logits as it makes it, but for all pixels: its own takes the tokens that it is
+    given for all that there are, and so leaves out the last.
     """
-    model = copy.deepcopy(model)
     colours = model.lm_head.out_features
 
     def loss(values: Tensor) -> Tensor:
@@ -72,6 +69,19 @@ def training_step(
     return trainer.training_step(
         model, loss, batch, dtype, compiled, lambda given: _under_our_names(given, colours)
     )
+
+
+def own_training_step(
+    model: nn.Module, batch: tuple[Tensor], dtype: torch.dtype, compiled: bool = False
+) -> TrainingStep:
+    """With the loss that it makes of labels: of all pixels but the last, which is not among its tokens."""
+    start = model.lm_head.out_features
+
+    def loss(values: Tensor) -> Tensor:
+        tokens = started(values[..., 0], start)
+        return model(input_ids=tokens, labels=tokens, use_cache=False).loss
+
+    return trainer.training_step(model, loss, batch, dtype, compiled)
 
 
 def _under_our_names(gradients: dict[str, Tensor], colours: int) -> dict[str, Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -40,9 +38,6 @@ def build(encoder: ViTConfig, decoder: DecoderConfig, hidden_share: float) -> nn
 def training_step(
     model: nn.Module, batch: tuple[Tensor, Tensor], dtype: torch.dtype, compiled: bool = False
 ) -> TrainingStep:
-    """A step of a copy of `model`."""
-    model = copy.deepcopy(model)
-
     def loss(images: Tensor, noise: Tensor) -> Tensor:
         return model(pixel_values=images, noise=noise).loss
 

@@ -178,10 +178,12 @@ def generate(
 @app.command()
 def export(
     run: RunFolder,
-    format: Annotated[str, typer.Option("--format", help="timm (a safetensors file) or vitmae (a folder).")],
+    format: Annotated[
+        str, typer.Option("--format", help="timm (a safetensors file), vitmae or hub (a folder).")
+    ],
     out: Annotated[Path, typer.Option("--out", help="The file or folder to write.")],
 ) -> None:
-    """Write a run's weights for timm or for transformers' ViTMAE."""
+    """Write a run's weights for timm, for transformers' ViTMAE or for the Hugging Face Hub."""
     from imagen_fast.tasks.export import export as task
 
     print(task(run, format, out))

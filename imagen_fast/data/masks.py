@@ -128,6 +128,14 @@ def _within(start: np.ndarray, length: np.ndarray, total: int) -> np.ndarray:
     return (distance >= 0) & (distance < length[:, None])
 
 
+def hidden_pixels(masks: Masks, grid: tuple[int, int], side: int) -> torch.Tensor:
+    """bool [B, 1, rows * side, columns * side], true where a pixel is hidden; `side` is that of a patch."""
+    hidden = torch.zeros(
+        len(masks.hidden), grid[0] * grid[1], dtype=torch.bool, device=masks.hidden.device
+    ).scatter_(1, masks.hidden, True)
+    return hidden.unflatten(1, grid)[:, None].repeat_interleave(side, 2).repeat_interleave(side, 3)
+
+
 def visible_count(patches: int, ratio: float) -> int:
     """How many of `patches` stay visible: int(patches * (1 - ratio)), as in MAE.
 

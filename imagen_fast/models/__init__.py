@@ -13,6 +13,8 @@ from imagen_fast.models.mae import MaskedAutoencoder, MaskedDecoder
 from imagen_fast.models.pixel_config import CONTEXTS, PixelConfig, pixel_config
 from imagen_fast.models.pixel_head import PixelHead
 from imagen_fast.models.pixel_transformer import PixelBackbone, PixelClassifier, PixelTransformer
+from imagen_fast.models.simmim import SimMIM
+from imagen_fast.models.timm_backbone import TimmBackbone, TimmClassifier, TimmConfig
 from imagen_fast.models.vit import VisionTransformer
 
 __all__ = [
@@ -29,6 +31,10 @@ __all__ = [
     "PixelConfig",
     "PixelHead",
     "PixelTransformer",
+    "SimMIM",
+    "TimmBackbone",
+    "TimmClassifier",
+    "TimmConfig",
     "ViTConfig",
     "VisionTransformer",
     "backbone_config",

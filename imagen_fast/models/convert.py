@@ -1,7 +1,7 @@
-"""Weights to and from timm's vision transformers and transformers' ViTMAE.
+"""Weights to and from timm's vision transformers and transformers' ViTMAE, and from its ViT.
 
-Our backbone has timm's parameter names, so only the shapes' record needs converting there. ViTMAE keeps
-q, k and v apart and names everything its own way; both of its naming schemes (transformers 4 and 5) are read.
+Our backbone has timm's parameter names, so only the shapes' record needs converting there. ViTMAE and ViT
+keep q, k and v apart and name everything their own way; both naming schemes (transformers 4 and 5) are read.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ _VITMAE_LAYERS = {
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
+# What a ViT has for its own pretraining only.
+_LEFT_OUT = ("pooler.", "vit.pooler.", "embeddings.mask_token", "vit.embeddings.mask_token")
 _QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
 
 
@@ -113,19 +115,7 @@ def ours_to_vitmae(state: State) -> State:
 
 def _vitmae_shapes(c: dict[str, Any]) -> tuple[ViTConfig, DecoderConfig]:
     """Our configurations from the fields of a ViTMAEConfig."""
-    if c.get("hidden_act", "gelu") != "gelu" or not c.get("qkv_bias", True):
-        raise InvalidInput("only ViTMAE models with GELU and biases in q, k and v can be converted")
-    side = c["image_size"]
-    encoder = ViTConfig(
-        image_size=(side, side) if isinstance(side, int) else tuple(side),
-        patch_size=c["patch_size"],
-        channels=c["num_channels"],
-        embed_dim=c["hidden_size"],
-        depth=c["num_hidden_layers"],
-        heads=c["num_attention_heads"],
-        mlp_ratio=c["intermediate_size"] / c["hidden_size"],
-        norm_eps=c["layer_norm_eps"],
-    )
+    encoder = _vit_shapes(c, "ViTMAE")
     decoder = DecoderConfig(
         embed_dim=c["decoder_hidden_size"],
         depth=c["decoder_num_hidden_layers"],
@@ -135,6 +125,66 @@ def _vitmae_shapes(c: dict[str, Any]) -> tuple[ViTConfig, DecoderConfig]:
     return encoder, decoder
 
 
+def _vit_shapes(c: dict[str, Any], kind: str, **changes: Any) -> ViTConfig:
+    """The backbone's configuration from the fields of a ViTConfig or ViTMAEConfig of transformers."""
+    if c.get("hidden_act", "gelu") != "gelu" or not c.get("qkv_bias", True):
+        raise InvalidInput(f"only {kind} models with GELU and biases in q, k and v can be converted")
+    side = c["image_size"]
+    return ViTConfig(
+        image_size=(side, side) if isinstance(side, int) else tuple(side),
+        patch_size=c["patch_size"],
+        channels=c["num_channels"],
+        embed_dim=c["hidden_size"],
+        depth=c["num_hidden_layers"],
+        heads=c["num_attention_heads"],
+        mlp_ratio=c["intermediate_size"] / c["hidden_size"],
+        norm_eps=c["layer_norm_eps"],
+        **changes,
+    )
+
+
+def _read(source: nn.Module | str | Path, kind: str) -> tuple[dict[str, Any], State]:
+    """Configuration and weights of a live model of transformers, or of a folder."""
+    if isinstance(source, nn.Module):
+        return source.config.to_dict(), source.state_dict()  # type: ignore[union-attr, operator]
+    folder = Path(source)
+    try:
+        return json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
+    except Exception as error:
+        raise CheckpointError(f"{folder} is no folder of a saved {kind}: {error}") from error
+
+
+def load_vit(source: nn.Module | str | Path) -> VisionTransformer:
+    """Our backbone (and head) with the weights of transformers' ViT.
+
+    The pooler of a ViTModel, a layer that only its own pretraining used, is left out.
+
+    Args:
+        source: a live ViTModel or ViTForImageClassification, or a folder that its `save_pretrained` wrote.
+
+    Raises:
+        CheckpointError: it is no ViT.
+        InvalidInput: it has options that ours lacks.
+    """
+    config, state = _read(source, "ViT")
+    if config.get("model_type") != "vit":
+        raise CheckpointError(f"this is no ViT but {config.get('model_type')!r}")
+    ours: State = {}
+    inner: State = {}
+    for name, value in state.items():
+        if name.startswith("classifier."):
+            ours[name.replace("classifier", "head")] = value
+        elif not name.startswith(_LEFT_OUT):
+            inner[f"vit.{name.removeprefix('vit.')}"] = value
+    ours |= {name.removeprefix("encoder."): value for name, value in vitmae_to_ours(inner).items()}
+    model = VisionTransformer(
+        _vit_shapes(config, "ViT", positions="learned"),
+        num_classes=len(ours["head.bias"]) if "head.bias" in ours else 0,
+    )
+    model.load_state_dict(ours)
+    return model
+
+
 def load_vitmae(source: nn.Module | str | Path) -> MaskedAutoencoder:
     """A `MaskedAutoencoder` with the weights of transformers' ViTMAE.
 
@@ -142,15 +192,7 @@ def load_vitmae(source: nn.Module | str | Path) -> MaskedAutoencoder:
         source: a live ViTMAEForPreTraining, or a folder that its `save_pretrained` wrote
             (config.json and model.safetensors).
     """
-    if isinstance(source, nn.Module):
-        config, state = source.config.to_dict(), source.state_dict()  # type: ignore[union-attr, operator]
-    else:
-        folder = Path(source)
-        try:
-            config = json.loads((folder / "config.json").read_text())
-            state = load_file(folder / "model.safetensors")
-        except Exception as error:
-            raise CheckpointError(f"{folder} is no folder of a saved ViTMAE: {error}") from error
+    config, state = _read(source, "ViTMAE")
     model = MaskedAutoencoder(*_vitmae_shapes(config))
     model.load_state_dict(vitmae_to_ours({name: value.detach().clone() for name, value in state.items()}))
     return model

@@ -8,32 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from imagen_fast.ops import OnGrid, Visible, causal_pixel_attention, masked_patch_attention
-from imagen_fast.ops.layer_norm import layer_norm
 from imagen_fast.ops.linear import linear
-from imagen_fast.ops.quick_gelu import quick_gelu
-from imagen_fast.ops.rms_norm import rms_norm
+from imagen_fast.ops.modules import LayerNorm, QuickGELU, RMSNorm
 
 
 class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
-
-
-class LayerNorm(nn.LayerNorm):
-    def forward(self, x: Tensor) -> Tensor:
-        return layer_norm(x, self.weight, self.bias, self.eps)
-
-
-class RMSNorm(nn.RMSNorm):
-    eps: float  # always given
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
-
-
-class QuickGELU(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return quick_gelu(x)
 
 
 NormName = Literal["layer", "rms"]

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from imagen_fast.models.config import DecoderConfig, ViTConfig
-from imagen_fast.models.layers import Block, CrossBlock, LayerNorm, Linear, initialise
+from imagen_fast.models.layers import Block, CrossBlock, Linear, initialise
 from imagen_fast.models.positions import sincos_positions
 from imagen_fast.models.vit import VisionTransformer
+from imagen_fast.ops.modules import LayerNorm
 
 
 class MaskedDecoder(nn.Module):

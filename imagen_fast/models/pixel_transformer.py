@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imagen_fast.models.layers import NORMS, Block, LayerNorm, initialise
+from imagen_fast.models.layers import NORMS, Block, initialise
 from imagen_fast.models.pixel_config import PixelConfig
 from imagen_fast.models.pixel_embed import PixelEmbed
 from imagen_fast.models.pixel_head import PixelHead
 from imagen_fast.models.pixel_symbols import PixelSymbols
 from imagen_fast.models.positions import sincos_positions
 from imagen_fast.ops import OnGrid
+from imagen_fast.ops.modules import LayerNorm
 
 
 class PixelBackbone(nn.Module):

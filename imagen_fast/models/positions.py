@@ -31,8 +31,20 @@ def resize_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) 
     if old == new:
         return table
     prefix = table.shape[1] - old[0] * old[1]
-    grid = table[:, prefix:].float().unflatten(1, old).permute(0, 3, 1, 2)
-    grid = torch.nn.functional.interpolate(
-        grid, size=new, mode="bicubic", antialias=True, align_corners=False
-    )
-    return torch.cat([table[:, :prefix], grid.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)], 1)
+    rows, columns = (_interpolation(*sizes, table.device) for sizes in zip(old, new, strict=True))
+    grid = table[:, prefix:].double().unflatten(1, old)
+    grid = torch.einsum("ry,byxe->brxe", rows, grid)
+    grid = torch.einsum("cx,brxe->brce", columns, grid)
+    return torch.cat([table[:, :prefix], grid.flatten(1, 2).to(table.dtype)], 1)
+
+
+def _interpolation(old: int, new: int, device: torch.device) -> Tensor:
+    """The matrix [new, old] of the interpolation of a line.
+
+    Products with it have a gradient in graphs compiled for any size, which PyTorch's interpolation has not.
+    In float64, which autocast leaves alone.
+    """
+    lines = torch.eye(old, dtype=torch.float64, device=device)[None, None]
+    return torch.nn.functional.interpolate(
+        lines, size=(new, old), mode="bicubic", antialias=True, align_corners=False
+    )[0, 0]

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from imagen_fast.errors import InvalidInput
-from imagen_fast.models.layers import Block, LayerNorm
+from imagen_fast.models.layers import Block
 from imagen_fast.models.pixel_config import PixelConfig
 from imagen_fast.models.pixel_transformer import PixelTransformer
 from imagen_fast.ops import Raster
 from imagen_fast.ops.generation import Layer, Norm, PreNormBlock, few_rows_linear, step_block, step_views
+from imagen_fast.ops.modules import LayerNorm
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from imagen_fast.objectives.classification import ClassificationObjective
 from imagen_fast.objectives.joint import JointObjective, Weights
 from imagen_fast.objectives.masked import MaskedConfig, MaskedObjective
 from imagen_fast.objectives.output import Objective, Output
+from imagen_fast.objectives.simmim import SimMIMConfig, SimMIMObjective
 
 __all__ = [
     "CausalObjective",
@@ -14,5 +15,7 @@ __all__ = [
     "MaskedObjective",
     "Objective",
     "Output",
+    "SimMIMConfig",
+    "SimMIMObjective",
     "Weights",
 ]

@@ -14,7 +14,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     of the forward product, is saved). Like `layer_norm` a detail of our layers, not one of the operations.
     """
     if _fuses(x, weight, bias):
-        return _Linear.apply(x, weight, bias)
+        # Rows: what a function of ours returned as a view could not be written to by the caller.
+        rows = x.reshape(-1, x.shape[-1])
+        return _Linear.apply(rows, weight, bias).view(*x.shape[:-1], weight.shape[0])
     return torch.nn.functional.linear(x, weight, bias)
 
 
@@ -39,12 +41,11 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_y: Tensor):
         x, weight = ctx.saved_tensors
-        rows = d_y.reshape(-1, d_y.shape[-1])
         d_x = d_weight = d_bias = None
         if ctx.needs_input_grad[0]:
-            d_x = (rows @ weight).view(x.shape)
+            d_x = d_y @ weight
         if ctx.needs_input_grad[1]:
-            d_weight = rows.t() @ x.reshape(-1, x.shape[-1])
+            d_weight = d_y.t() @ x
         if ctx.needs_input_grad[2]:
-            d_bias = rows.sum(0)
+            d_bias = d_y.sum(0)
         return d_x, d_weight, d_bias

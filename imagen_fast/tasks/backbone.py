@@ -1,7 +1,7 @@
 """The backbone by itself: what pretraining leaves for every task after it.
 
-`encoder.safetensors` holds float32 weights (of a vision transformer under timm's names), `encoder.json` the
-shapes and the statistics of the data it was trained on.
+`encoder.safetensors` holds float32 weights (of vision transformers and of models of timm under timm's names),
+`encoder.json` the shapes and the statistics of the data it was trained on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imagen_fast.errors import CheckpointError
-from imagen_fast.models import Backbone, backbone_config, build_backbone
+from imagen_fast.models import Backbone, TimmBackbone, backbone_config, build_backbone
 from imagen_fast.train import load_into, load_weights
 from imagen_fast.train.checkpoint import write_atomically
 
@@ -28,7 +28,11 @@ WEIGHTS, SHAPES = "encoder.safetensors", "encoder.json"
 def save_backbone(folder: str | Path, backbone: Backbone, mean: Statistics, std: Statistics) -> Path:
     """Write the backbone without its head; returns the file of its weights."""
     folder = Path(folder)
-    weights = {name: value for name, value in backbone.state_dict().items() if not name.startswith("head.")}
+    if isinstance(backbone, TimmBackbone):
+        weights = backbone.network.state_dict()
+    else:
+        state = backbone.state_dict()
+        weights = {name: value for name, value in state.items() if not name.startswith("head.")}
     config = backbone.config
     about = {"config": config.to_dict(), "mean": mean, "std": std, "channels": config.channels}
     write_weights(folder / WEIGHTS, weights)
@@ -52,14 +56,19 @@ def load_backbone(path: str | Path) -> tuple[Backbone, Statistics, Statistics]:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file.with_name(SHAPES)} describes no backbone: {error}") from error
     backbone = build_backbone(config)
-    load_into(backbone, load_weights(file), str(file))
+    named = backbone.network if isinstance(backbone, TimmBackbone) else backbone
+    load_into(named, load_weights(file), str(file))
     return backbone, mean, std
 
 
 def write_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Replace a safetensors file by float32 weights: a reader sees the old or the new ones, never a part."""
     partial = path.with_name(f".{path.name}.partial")
-    wide = {name: value.detach().float().cpu().contiguous() for name, value in weights.items()}
+    # Counters, as batch norms have them, stay whole numbers.
+    wide = {
+        name: (value.float() if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in weights.items()
+    }
     save_file(wide, partial, metadata={"format": "pt", **(metadata or {})})
     os.replace(partial, path)
 

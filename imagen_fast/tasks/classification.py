@@ -18,6 +18,8 @@ from imagen_fast.models import (
     Backbone,
     BackboneConfig,
     ClassifierModel,
+    TimmBackbone,
+    TimmConfig,
     ViTConfig,
     build_classifier,
     vit_config,
@@ -45,7 +47,7 @@ from imagen_fast.tasks.session import (
     total_steps,
 )
 from imagen_fast.tasks.settings import FinetuneSettings
-from imagen_fast.train import FitResult, MasterAdamW, Run, choose_device, fit, working_type
+from imagen_fast.train import FitResult, MasterAdamW, Run, choose_device, fit, load_into, working_type
 from imagen_fast.train.checkpoint import write_atomically
 from imagen_fast.train.logs import Log, read_log
 
@@ -154,7 +156,10 @@ def plan(settings: FinetuneSettings) -> Plan:
     batch = settings.batch_size or BATCH_SIZE
     layer_decay = settings.layer_decay
     if layer_decay is None:
-        layer_decay = LAYER_DECAY if pretrained is not None and backbone.depth >= DEEP else 1.0
+        deep = not isinstance(backbone, TimmConfig) and backbone.depth >= DEEP
+        layer_decay = LAYER_DECAY if pretrained is not None and deep else 1.0
+    elif isinstance(backbone, TimmConfig) and layer_decay != 1:
+        raise InvalidInput(f"a layer decay is of transformers of ours, not of timm's {backbone.timm}")
     device = choose_device(settings.device)
     dtype = working_type(settings.precision, device)
     name = f"{Path(origin).name}-finetune" if origin is not None else f"{model}-scratch"
@@ -164,7 +169,7 @@ def plan(settings: FinetuneSettings) -> Plan:
         from_run=SCRATCH if origin is None else str(Path(origin).resolve()),
         out=settings.out or default_folder(data, name),
         model=model if pretrained is None else None,
-        patch_size=backbone.patch_size if pretrained is None else None,
+        patch_size=backbone.patch_size if isinstance(backbone, ViTConfig) and pretrained is None else None,
         steps=total_steps(settings, len(train), batch),
         batch_size=batch,
         precision="bf16" if dtype == torch.bfloat16 else "fp32",
@@ -191,7 +196,6 @@ def finetune(settings: FinetuneSettings) -> FinetuneResult:
     p = plan(settings)
     s = p.settings
     assert s.lr is not None
-    assert s.layer_decay is not None
     torch.manual_seed(s.seed)
     with (
         p.loader(p.train, None if s.augment else Augmentation(), p.device) as loader,
@@ -232,7 +236,7 @@ def finetune(settings: FinetuneSettings) -> FinetuneResult:
                 run=run,
                 resume=resume,
                 logs=logs,
-                lr_scale=layer_scale(p.backbone.depth, s.layer_decay),
+                lr_scale=_lr_scale(p),
                 after_step=watch,
                 title="fine-tuning",
                 quiet=s.quiet,
@@ -258,6 +262,13 @@ def layer_scale(depth: int, decay: float) -> Callable[[str], float]:
         return decay ** (depth + 1 - layer)
 
     return scale
+
+
+def _lr_scale(p: Plan) -> Callable[[str], float] | None:
+    if isinstance(p.backbone, TimmConfig):
+        return None
+    assert p.settings.layer_decay is not None
+    return layer_scale(p.backbone.depth, p.settings.layer_decay)
 
 
 @dataclass
@@ -341,11 +352,13 @@ def _model(p: Plan, classes: int) -> ClassifierModel:
         return model
     backbone = p.pretrained[0]
     weights = backbone.state_dict()
-    weights["pos_embed"] = resize_positions(weights["pos_embed"], backbone.config.grid, p.backbone.grid)
+    if not isinstance(backbone, TimmBackbone) and not isinstance(p.backbone, TimmConfig):
+        weights["pos_embed"] = resize_positions(weights["pos_embed"], backbone.config.grid, p.backbone.grid)
     # The norm over tokens gives way to one over their mean, which is new, as is the head.
     new = ("fc_norm", "head")
     own = model.state_dict()
-    model.load_state_dict({name: own[name] if name.startswith(new) else weights[name] for name in own})
+    taken = {name: value for name, value in own.items() if name.startswith(new)}
+    load_into(model, {**{name: weights[name] for name in own if name not in taken}, **taken}, str(s.from_run))
     if s.mode == "head":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(new))
@@ -361,15 +374,15 @@ def _standardise(model: ClassifierModel, normalize: nn.Module, loader: Loader) -
     appendix A.1); here a batch norm's statistics become the weights of the norm that is there already.
     """
     model.eval()
+    norm: nn.LayerNorm = model.fc_norm  # type: ignore[assignment]
     features = torch.cat(
         [
-            nn.functional.layer_norm(model.mean_features(normalize(batch.images)), (model.config.embed_dim,))
+            nn.functional.layer_norm(model.mean_features(normalize(batch.images)), norm.normalized_shape)
             for batch in loader.once()
         ]
     )
     deviation, mean = torch.std_mean(features, dim=0, correction=0)
     deviation = deviation.clamp(min=LEAST_DEVIATION)
-    norm: nn.LayerNorm = model.fc_norm  # type: ignore[assignment]
     norm.weight.copy_(1 / deviation)
     norm.bias.copy_(-mean / deviation)
     model.train()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import nn
 
 from imagen_fast.data import Augmentation, Loader, Source, TooFewImages, split
 from imagen_fast.errors import MissingPackage
+from imagen_fast.models.batch_norm import take_statistics
+from imagen_fast.models.timm_backbone import timm_statistics
 from imagen_fast.objectives.pixels import inputs_of
 from imagen_fast.tasks.backbone import save_backbone
 from imagen_fast.tasks.pictures import draw_curves
@@ -41,6 +44,8 @@ SHOWN_IMAGES = 8
 BASE_LR, CAUSAL_LR = 1.5e-4, 1e-3
 BETAS = (0.9, 0.95)
 CAUSAL_HOLDOUT = 0.1
+# For the statistics of batch norms.
+SETTLING_IMAGES = 1024
 
 
 @dataclass
@@ -103,6 +108,10 @@ def plan(settings: PretrainSettings) -> Plan:
         InvalidInput, DataError: a setting that cannot be; see the message.
     """
     data, whole = open_data(settings.data, settings.image_size)
+    if settings.timm_model is not None and whole.channels == 3:
+        # So that weights from timm see what they know, and those that are left what timm will give them.
+        mean, std = timm_statistics(settings.timm_model)
+        whole = replace(whole, mean=mean, std=std)
     causal = settings.objective == "causal"
     holdout = settings.holdout
     if holdout is None:
@@ -112,7 +121,8 @@ def plan(settings: PretrainSettings) -> Plan:
     batch = settings.batch_size or PRESETS.get(data, FOLDER_PRESET)[0]
     device = choose_device(settings.device)
     dtype = working_type(settings.precision, device)
-    name = recipe.resolved["model"] + ("" if settings.objective == "masked" else f"-{settings.objective}")
+    name = recipe.resolved["model"].replace("/", "-")
+    name += "" if settings.objective == "masked" else f"-{settings.objective}"
     settings = resolved(
         settings,
         data=data,
@@ -131,9 +141,10 @@ def plan(settings: PretrainSettings) -> Plan:
 def pretrain(settings: PretrainSettings) -> PretrainResult:
     """Train a model on pictures alone, and leave its backbone, pictures and figures in the run's folder.
 
-    The objective: masked (He et al. 2021, MAE; Fu et al. 2024, CrossMAE, with the cross decoder), causal
-    (Chen et al. 2020, iGPT, and smaller contexts), or joint. Sets PyTorch's global seed. With
-    `settings.resume` the run in `settings.out` goes on exactly where its newest checkpoint stands.
+    The objective: masked (He et al. 2021, MAE; Fu et al. 2024, CrossMAE, with the cross decoder; Xie et al.
+    2022, SimMIM, of a model of timm), causal (Chen et al. 2020, iGPT, and smaller contexts), or joint. Sets
+    PyTorch's global seed. With `settings.resume` the run in `settings.out` goes on exactly where its newest
+    checkpoint stands.
 
     Raises:
         ImagenFastError: a setting, the data or the run cannot be taken; the message is one sentence.
@@ -181,13 +192,18 @@ def _finish(p: Plan, run: Run, fitted: FitResult, loader: Loader) -> PretrainRes
     # The float32 weights, which in bf16 differ from those the loop worked with.
     trained = p.objective(loader)
     load_into(trained, load_checkpoint(run.folder).weights, str(run.folder))
-    backbone = p.recipe.trained_backbone(trained)
-    save_backbone(run.folder, backbone, loader.mean, loader.std)
+    trained.to(p.device)
     result = PretrainResult(run.folder, fitted, [])
+    # Before batch norms forget how images with hidden parts were.
     try:
-        _draw(p, run, trained.to(p.device))
+        _draw(p, run, trained)
     except MissingPackage as error:
         result.notes.append(f"no pictures: {error}")
+    backbone = p.recipe.trained_backbone(trained)
+    normalize = inputs_of(p.recipe.backbone, loader.mean, loader.std).to(p.device)
+    some = islice(loader.batches(), min(loader.steps_per_epoch, -(-SETTLING_IMAGES // loader.batch_size)))
+    take_statistics(backbone, (normalize(batch.images.to(p.device)) for batch in some))
+    save_backbone(run.folder, backbone, loader.mean, loader.std)
     if p.settings.evaluate:
         _evaluate(p, trained, loader, result)
         if result.evaluation:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from imagen_fast.data.masks import Masks
-from imagen_fast.objectives import MaskedObjective
+from imagen_fast.objectives import MaskedObjective, SimMIMObjective
 from imagen_fast.ops.patches import chosen_patches, patchify, unpatchify
 
 # That of the loss, whose normalisation is undone here.
@@ -48,10 +48,14 @@ def reconstruct(objective: MaskedObjective, images: Tensor, masks: Masks) -> Ten
     return whole.clamp(0, 1) if objective.config.loss == "categorical" else objective.normalize.undo(whole)
 
 
-def hidden_pixels(objective: MaskedObjective, masks: Masks) -> Tensor:
-    """bool [B, 1, H, W], true where a pixel is hidden."""
-    config = objective.model.encoder.config
-    hidden = torch.zeros(len(masks.hidden), config.patches, dtype=torch.bool, device=masks.hidden.device)
-    hidden.scatter_(1, masks.hidden, True)
-    side = config.patch_size
-    return hidden.unflatten(1, config.grid)[:, None].repeat_interleave(side, 2).repeat_interleave(side, 3)
+@torch.inference_mode()
+def repaint(objective: SimMIMObjective, images: Tensor, hidden: Tensor) -> Tensor:
+    """The same of an objective that predicts pixels as they are: float32 [B, C, H, W] on the scale 0..1.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        hidden: bool [B, 1, H, W], true where a pixel is hidden.
+    """
+    objective.eval()
+    normal = objective.normalize(images)
+    return objective.normalize.undo(torch.where(hidden, objective.model(normal, hidden).float(), normal))

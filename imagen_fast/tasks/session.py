@@ -41,9 +41,13 @@ def open_data(data: str | None, image_size: int | None) -> tuple[str, Source]:
     return (data if data in EMBEDDED else str(Path(data).expanduser().resolve())), source
 
 
+def data_title(data: str) -> str:
+    """The name of the data without where it lies."""
+    return shards_title(data) if names_shards(data) else Path(data).name
+
+
 def default_folder(data: str, model: str) -> str:
-    name = shards_title(data) if names_shards(data) else Path(data).name
-    return str(Path("runs") / f"{name}-{model}")
+    return str(Path("runs") / f"{data_title(data)}-{model}")
 
 
 def total_steps(settings: RunSettings, images: int, batch_size: int) -> int:

@@ -15,6 +15,8 @@ from imagen_fast.errors import InvalidInput
 T = TypeVar("T", bound="RunSettings")
 
 OBJECTIVES = ("masked", "causal", "joint")
+# How the name of a model of timm begins, and what such a run is called beside the objectives.
+TIMM_PREFIX, OF_TIMM = "timm/", "timm"
 
 
 def option(
@@ -26,7 +28,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     free: bool = False,
-    of: tuple[str, ...] = OBJECTIVES,
+    of: tuple[str, ...] = (*OBJECTIVES, OF_TIMM),
 ) -> Any:
     """A field of a settings class.
 
@@ -34,7 +36,8 @@ def option(
         name: the option's name where it is not the field's with hyphens.
         least, above, below: bounds, checked for every value that is not None.
         free: whether it may change when a run is resumed, since no weight depends on it.
-        of: the pretraining objectives that it has a meaning for.
+        of: the pretraining objectives that it has a meaning for; `OF_TIMM` stands for the masked one of a
+            model of timm.
     """
     bounds = {"least": least, "above": above, "below": below}
     return field(
@@ -109,7 +112,8 @@ class RunSettings:
         return tuple(f.name for f in fields(cls) if not f.metadata["free"])
 
 
-_OF_HIDING = ("masked", "joint")
+_OF_PATCHES = ("masked", "joint")
+_OF_HIDING = (*_OF_PATCHES, OF_TIMM)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,39 +127,49 @@ class PretrainSettings(RunSettings):
     )
     model: str | None = option(
         None,
-        "nano, tiny, small, base, large or huge.  [default: for digits nano, for photos tiny, else small]",
+        "nano, tiny, small, base, large or huge; or timm/NAME, a model of timm that makes a map of features, "
+        "as timm/resnet50.  [default: for digits nano, for photos tiny, else small]",
+    )
+    start: str | None = option(
+        None,
+        "The weights that a model of timm starts from: pretrained (timm's own), or a file of them.  "
+        "[default: new ones]",
+        of=(OF_TIMM,),
     )
     image_size: int | None = option(
         None, "Side of the square images, in pixels.  [default: digits 8, photos 64, else 224]", least=1
     )
     patch_size: int | None = option(
         None,
-        "Side of a patch, in pixels.  [default: 2 for digits, 8 for photos, else 16; causal: 1, 4, 16]",
+        "Side of a patch, in pixels.  [default: 2 for digits, 8 for photos, else 16; causal: 1, 4, 16; "
+        "timm/NAME: 32, at most a quarter of the image]",
         least=1,
     )
-    mask_ratio: float = option(0.75, "Share of the patches that are hidden.", of=_OF_HIDING)
+    mask_ratio: float | None = option(
+        None, "Share of the patches that are hidden.  [default: 0.75; timm/NAME: 0.6]", of=_OF_HIDING
+    )
     mask: str = option("random", "random patches, or blockwise rectangles.", of=_OF_HIDING)
     loss: str = option(
         "mse",
         "mse of pixels normalised per patch, or categorical: -mean log p of a pixel.",
-        of=_OF_HIDING,
+        of=_OF_PATCHES,
     )
     decoder: str = option(
-        "full", "full (exactly MAE), or cross: queries attend to visible tokens only.", of=_OF_HIDING
+        "full", "full (exactly MAE), or cross: queries attend to visible tokens only.", of=_OF_PATCHES
     )
     decoder_dim: int | None = option(
-        None, "Width of the decoder.  [default: by model]", least=1, of=_OF_HIDING
+        None, "Width of the decoder.  [default: by model]", least=1, of=_OF_PATCHES
     )
     decoder_depth: int | None = option(
-        None, "Blocks of the decoder.  [default: by model]", least=1, of=_OF_HIDING
+        None, "Blocks of the decoder.  [default: by model]", least=1, of=_OF_PATCHES
     )
     decoder_heads: int | None = option(
-        None, "Attention heads of the decoder.  [default: by model]", least=1, of=_OF_HIDING
+        None, "Attention heads of the decoder.  [default: by model]", least=1, of=_OF_PATCHES
     )
     predict: float | None = option(
         None,
         "Share of the hidden patches that are predicted.  [default: 1 for full, 1/3 for cross]",
-        of=_OF_HIDING,
+        of=_OF_PATCHES,
     )
     masked_weight: float = option(1.0, "Weight of the masked loss in the joint one.", above=0, of=("joint",))
     causal_weight: float = option(1.0, "Weight of the causal loss in the joint one.", above=0, of=("joint",))
@@ -181,7 +195,11 @@ class PretrainSettings(RunSettings):
         None, "Predict one of so many colours, found by k-means, and not channels.", least=2, of=("causal",)
     )
     levels: int | None = option(
-        None, "Levels of a pixel, where they are predicted.  [default: the data's]", least=2, below=257
+        None,
+        "Levels of a pixel, where they are predicted.  [default: the data's]",
+        least=2,
+        below=257,
+        of=OBJECTIVES,
     )
     augment: bool | None = option(
         None,
@@ -206,12 +224,24 @@ class PretrainSettings(RunSettings):
         free=True,
     )
 
+    @property
+    def timm_model(self) -> str | None:
+        """timm's name, where the model is one of timm's."""
+        model = self.model or ""
+        return model.removeprefix(TIMM_PREFIX) if model.startswith(TIMM_PREFIX) else None
+
     def refuse_foreign(self) -> None:
         """Raises InvalidInput where an option was given that the objective has no use for."""
+        timm = self.timm_model is not None
+        if timm and self.objective != "masked":
+            raise InvalidInput(f"{self.model} learns by the objective masked only, not by {self.objective}")
+        kind = OF_TIMM if timm else self.objective
         for f in fields(self):
-            if self.objective not in f.metadata["of"] and getattr(self, f.name) != f.default:
-                name, whose = f.name.replace("_", " "), " and ".join(f.metadata["of"])
-                raise InvalidInput(f"{name} is an option of the objective {whose}, not of {self.objective}")
+            if kind not in f.metadata["of"] and getattr(self, f.name) != f.default:
+                objectives = " and ".join(o for o in f.metadata["of"] if o != OF_TIMM)
+                whose = f"the objective {objectives}" if objectives else "models of timm"
+                asked = self.model if timm else kind
+                raise InvalidInput(f"{f.name.replace('_', ' ')} is an option of {whose}, not of {asked}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,8 +97,11 @@ def load_weights(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"the checkpoint {file} is damaged or missing: {error}") from error
 
 
-def load_into(module: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
+def load_into(module: nn.Module, weights: dict[str, Tensor], origin: str, assign: bool = False) -> None:
     """Load weights, or say in one sentence how they differ from the module.
+
+    Args:
+        assign: whether the module takes these tensors, with their types, in place of copying into its own.
 
     Raises:
         CheckpointError: names or shapes differ.
@@ -118,7 +121,7 @@ def load_into(module: nn.Module, weights: dict[str, Tensor], origin: str) -> Non
                 f"{origin} is of another architecture: {name!r} is {tuple(weights[name].shape)} there, "
                 f"{tuple(value.shape)} here"
             )
-    module.load_state_dict(weights)
+    module.load_state_dict(weights, assign=assign)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -10,15 +10,16 @@ from torch.optim.adamw import adamw
 
 from imagen_fast import native
 from imagen_fast.errors import CheckpointError
+from imagen_fast.models.batch_norm import batch_norms
 from imagen_fast.train.checkpoint import load_into
 
 
 class MasterAdamW:
     """AdamW (Loshchilov & Hutter 2019) with decoupled decay, on masters apart from the working weights.
 
-    The module is cast to `dtype` in place. In bf16 the optimiser keeps a float32 master of every
-    parameter; in float32 the parameter is its own master. Gradients and moments: float32 arithmetic in
-    one pass (a native kernel on the CPU, PyTorch's fused one elsewhere).
+    The module is cast to `dtype` in place, but for batch norms. In bf16 the optimiser keeps a float32 master
+    of every parameter; in float32 the parameter is its own master. Gradients and moments: float32 arithmetic
+    in one pass (a native kernel on the CPU, PyTorch's fused one elsewhere).
 
     Args:
         module: the model, in float32.
@@ -39,7 +40,7 @@ class MasterAdamW:
         self.module, self.dtype, self.betas, self.eps = module, dtype, betas, eps
         self.steps = 0
         wide = {name: p.detach().to(torch.float32) for name, p in module.named_parameters()}
-        module.to(dtype)
+        _cast(module, dtype)
         # Frozen weights too keep their float32 value, for the checkpoint.
         self.master = (
             wide if dtype != torch.float32 else {n: p.detach() for n, p in module.named_parameters()}
@@ -176,5 +177,19 @@ class MasterAdamW:
             count.fill_(self.steps)
 
 
+def _cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Let a module work in a type, in place; batch norms stay as they are.
+
+    In bf16 a running mean that moves by a tenth of the way would soon not move at all. PyTorch's batch norm
+    takes bf16 values beside its own float32.
+    """
+    kept = set(batch_norms(module))
+    for part in module.modules():
+        if part not in kept:
+            part._apply(lambda t: t.to(dtype) if t.is_floating_point() else t, recurse=False)
+
+
 def _decays(name: str, parameter: Tensor) -> bool:
-    return parameter.dim() > 1 and not name.endswith(("pos_embed", "cls_token", "mask_token", "embed.start"))
+    return parameter.dim() > 1 and not name.endswith(
+        ("pos_embed", "cls_token", "mask_token", "embed.start", "relative_position_bias_table")
+    )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from imagen_fast.benchmarks import mae, pixel_model, work
+from imagen_fast.benchmarks import classification, mae, pixel_model, work
 from imagen_fast.kernels.cost import Work
 from imagen_fast.models import DecoderConfig, ViTConfig
 
@@ -77,3 +77,19 @@ def test_a_step_of_a_pixel_transformer_does_what_is_counted():
     assert found == workload.work().operations + made_again(layers, 3)
     # Of two heads and layers the triangle of 16 pixels, and the logits.
     assert workload.work().exponentials == 3 * (2 * 2 * 16 * 17 // 2 + 16 * 16)
+
+
+def test_a_step_of_a_classifier_does_what_is_counted():
+    timm_vit = pytest.importorskip("imagen_fast.benchmarks.peers.timm_vit", exc_type=ImportError)
+    workload = classification.Workload(ENCODER, 3, CPU, classes=10)
+    model = timm_vit.random_model(ENCODER, 10)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        found = counted(timm_vit.training_step(model, workload.data, torch.float32))
+    # Of the patches in the last block only keys and values count; theirs makes all the rest of them too.
+    unread, width = ENCODER.patches, ENCODER.embed_dim
+    more = 3 * (2 * unread * (width * width * (2 + 2 * 4)) + 4 * unread * (1 + unread) * width)
+    assert found == workload.work().operations + 3 * more
+    pairs = (1 + unread) ** 2 + (1 + unread)
+    assert workload.work().exponentials == 3 * (2 * pairs + 10)
+    trained = sum(p.numel() for p in model.parameters() if p.dim() in (2, 4))
+    assert workload.work().bytes == 24 * trained + 3 * (64 * 48 * 3 * 4 + 8)

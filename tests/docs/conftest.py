@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from examples import ROOT
 from PIL import Image
 
+from examples import ROOT
 from imagen_fast.benchmarks import roofline
 from imagen_fast.data import photos
 from imagen_fast.profiling import peaks

@@ -26,8 +26,8 @@ from typing import Any
 
 import pytest
 import typer
-from examples import PAGES, PROGRAMS, ROOT, Example, NoRule, examples
 
+from examples import PAGES, PROGRAMS, ROOT, Example, NoRule, examples
 from imagen_fast.benchmarks.suites import SUITES
 from imagen_fast.cli import main
 from imagen_fast.cli.app import app
@@ -178,6 +178,7 @@ def python(words: list[str]) -> None:
         printed = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
             patch.setattr(sys, "argv", [name, "--help"])
+            patch.syspath_prepend(ROOT / Path(name).parent)  # as Python does for a file
             with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
                 run(run_name="__main__")
         for option in options:

@@ -12,8 +12,8 @@ from types import UnionType
 
 import pytest
 import typer
-from examples import ROOT
 
+from examples import ROOT
 from imagen_fast.benchmarks import cli as bench
 from imagen_fast.cli import profile
 from imagen_fast.cli.app import app

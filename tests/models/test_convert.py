@@ -11,6 +11,7 @@ from imagen_fast.errors import CheckpointError, InvalidInput
 from imagen_fast.models import DecoderConfig, MaskedAutoencoder, VisionTransformer, ViTConfig
 from imagen_fast.models.convert import (
     load_timm,
+    load_vit,
     load_vitmae,
     ours_to_vitmae,
     save_timm,
@@ -177,3 +178,28 @@ def test_any_hidden_width_survives_vitmae(tmp_path):
     again = transformers.ViTMAEForPreTraining.from_pretrained(tmp_path)
     assert again.config.intermediate_size == again.config.decoder_intermediate_size == 488
     assert load_vitmae(tmp_path).encoder.blocks[0].mlp.fc1.out_features == 488
+
+
+@pytest.mark.parametrize("kind", ["ViTModel", "ViTForImageClassification"])
+def test_vit_tokens_and_logits_are_equal(kind, tmp_path):
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96, image_size=48,
+        patch_size=8, num_labels=5,
+    )  # fmt: skip
+    theirs = getattr(transformers, kind)(config).eval()
+    theirs.save_pretrained(tmp_path)  # under the names of transformers 4
+    image = torch.randn(2, 3, 48, 48)
+    for source in (theirs, tmp_path):
+        ours = load_vit(source)
+        with torch.no_grad():
+            if kind == "ViTModel":
+                expected, found = theirs(image).last_hidden_state, ours.forward_features(image)
+            else:
+                expected, found = theirs(image).logits, ours(image)
+        assert relative(found, expected) <= 1e-5
+
+
+def test_what_is_no_vit_is_one_sentence(vitmae):
+    with pytest.raises(CheckpointError, match="no ViT but 'vit_mae'"):
+        load_vit(vitmae)

@@ -111,6 +111,100 @@ def test_positions_match_the_formula_and_resize():
     assert torch.equal(resize_positions(table, (2, 3), (2, 3)), table)
 
 
+def test_an_image_of_another_size_has_its_positions_interpolated():
+    learned = ViTConfig(**{**SMALL.to_dict(), "positions": "learned"})
+    model = VisionTransformer(learned, sizes="divisible")
+    wide = VisionTransformer(ViTConfig(**{**learned.to_dict(), "image_size": (20, 40)}))
+    weights = model.state_dict()
+    weights["pos_embed"] = resize_positions(weights["pos_embed"], learned.grid, (5, 10))
+    wide.load_state_dict(weights)
+    image = torch.randn(2, 1, 20, 40)
+    visible = masks_from_noise(torch.rand(2, 50), 0.75).visible
+    with torch.no_grad():
+        assert torch.equal(model(image), wide(image))
+        features = wide.forward_features(image, visible)
+        assert torch.equal(model.forward_features(image, visible), features)
+        assert torch.equal(model.predictive_features(image), wide.predictive_features(image))
+    model(image)[:, 0].sum().backward()
+    assert bool((model.pos_embed.grad != 0).all())
+
+
+def test_positions_are_interpolated_as_pytorch_does():
+    table = torch.randn(1, 1 + 12, 8)
+    for new in ((5, 10), (2, 3), (3, 8), (1, 1)):
+        grid = table[:, 1:].unflatten(1, (3, 4)).permute(0, 3, 1, 2)
+        grid = torch.nn.functional.interpolate(grid, size=new, mode="bicubic", antialias=True)
+        wanted = torch.cat([table[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], 1)
+        torch.testing.assert_close(resize_positions(table, (3, 4), new), wanted)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(resize_positions(table, (3, 4), new), wanted)
+
+
+def test_images_of_all_sizes_share_a_compiled_graph():
+    """Of the tokens: what comes after them knows no grid, and takes long to compile."""
+    model = VisionTransformer(ViTConfig(**{**SMALL.to_dict(), "positions": "learned"}), sizes="divisible")
+    compiled = torch.compile(model.embed, fullgraph=True, backend="aot_eager", dynamic=True)
+    compiled(torch.randn(2, 1, 20, 40))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for size in ((8, 12), (36, 16)):
+            image = torch.randn(2, 1, *size)
+            tokens = compiled(image)
+            torch.testing.assert_close(tokens, model.embed(image))
+            tokens.sum().backward()
+
+
+def test_an_image_that_the_patch_does_not_divide_is_padded_with_zeros():
+    model = VisionTransformer(SMALL, sizes="padded")
+    image = torch.randn(2, 1, 17, 39)
+    whole = torch.nn.functional.pad(image, (0, 1, 0, 3))
+    with torch.no_grad():
+        assert torch.equal(model(image), model(whole))
+
+
+def test_intermediates_are_what_the_blocks_leave():
+    model = VisionTransformer(SMALL)
+    image = torch.randn(2, 1, 16, 24)
+    left: list[torch.Tensor] = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _, inputs, output: left.append(output))
+    with torch.no_grad():
+        first, again, last = model.intermediates(image, [0, 0, 2])
+        assert torch.equal(first, left[0])
+        assert torch.equal(again, left[0])
+        assert torch.equal(last, left[2])
+        assert torch.equal(model.norm(last), model.forward_features(image))
+        left.clear()
+        model.intermediates(image, [1])
+    assert len(left) == 2  # the third block is not computed
+
+
+@pytest.mark.parametrize("way", ["forward", "predictive_features", "intermediates"])
+def test_gradient_checkpointing_computes_the_blocks_again(way):
+    model = VisionTransformer(SMALL, drop_path=0.5)
+    image = torch.randn(8, 1, 16, 24)
+    calls = 0
+
+    def count(*_):
+        nonlocal calls
+        calls += 1
+
+    model.blocks[1].register_forward_pre_hook(count)
+
+    def gradients() -> list[torch.Tensor]:
+        torch.manual_seed(0)  # the same images are dropped
+        model.zero_grad()
+        out = model.intermediates(image, [2])[0] if way == "intermediates" else getattr(model, way)(image)
+        out.square().sum().backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    kept = gradients()
+    assert calls == 1
+    model.grad_checkpointing = True
+    for one, other in zip(kept, gradients(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert calls == 3
+
+
 def test_every_named_model_exists():
     parameters = {}
     for name in MODELS:
@@ -135,6 +229,10 @@ def test_every_named_model_exists():
         (lambda: vit_config("tiny", heads=0), "heads must be at least 1, not 0"),
         (lambda: vit_config("tiny", embed_dim=0), "embed dim must be at least 1, not 0"),
         (lambda: VisionTransformer(SMALL)(torch.randn(1, 1, 8, 8)), "images of 16x24 pixels, not 8x8"),
+        (
+            lambda: VisionTransformer(SMALL, sizes="divisible")(torch.randn(1, 1, 8, 9)),
+            "images that its patch of 4 pixels divides, not 8x9",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(make, message):

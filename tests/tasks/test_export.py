@@ -49,8 +49,64 @@ def test_autoencoder_to_vitmae(pretrained, tmp_path):
     assert theirs.config.decoder_hidden_size == 32
 
 
+@pytest.mark.parametrize("of", ["pretrained", "finetuned"])
+def test_a_run_on_the_hub_says_what_is_known_of_it(of, request, tmp_path):
+    hub = pytest.importorskip("imagen_fast.integrations.hub", exc_type=ImportError)
+    run = request.getfixturevalue(of).folder
+    told = export(run, "hub", tmp_path / "hub")
+    assert f"VisionTransformer.from_pretrained('{tmp_path / 'hub'}')" in told
+    model = hub.VisionTransformer.from_pretrained(tmp_path / "hub")
+    if of == "finetuned":
+        ours = Classifier(run, torch.device("cpu"))
+        assert torch.equal(model(ours.normalize(IMAGES)).softmax(1), ours.probabilities(IMAGES))
+    else:
+        x = torch.randn(4, 1, 8, 8)
+        assert torch.equal(model(x), load_backbone(run)[0].eval()(x))
+    card = (tmp_path / "hub" / "README.md").read_text()
+    steps = {"pretrained": "| steps | 20 |", "finetuned": "| steps | 60 |"}[of]
+    for line in (
+        "- self-supervised-learning",
+        "| data | digits |",
+        "| share of patches that are hidden | 0.62 |",
+        steps,
+        "he2022masked",
+    ):
+        assert line in card
+    assert ("10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9." in card) == (of == "finetuned")
+    assert card.count("| data | digits |") == {"pretrained": 1, "finetuned": 2}[of]
+    assert "Not known: " not in card
+    # Where somebody's files lie is nobody else's business.
+    for file in (tmp_path / "hub").iterdir():
+        assert str(run.parent).encode() not in file.read_bytes(), file.name
+    assert ("### The backbone before" in card) == (of == "finetuned")
+    # What is known stays known.
+    model.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "README.md").read_text() == card
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "hub" / name).read_bytes(), name
+
+
+def test_whole_models_of_runs_on_the_hub(pretrained, small, tmp_path):
+    hub = pytest.importorskip("imagen_fast.integrations.hub", exc_type=ImportError)
+    whole = hub.MaskedAutoencoder.from_run(pretrained.folder)
+    assert "A masked autoencoder with the full decoder" in whole.generate_model_card().text
+    backbone = load_backbone(pretrained.folder)[0]
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(whole.encoder(x), backbone(x))
+    shapes = {"objective": "causal", "decoder_dim": None, "decoder_depth": None, "decoder_heads": None}
+    causal = replace(small, **shapes, mask_ratio=0.75, patch_size=2, steps=1, out=str(tmp_path / "causal"))
+    pretrain(causal)
+    painter = hub.PixelTransformer.from_run(tmp_path / "causal")
+    assert "| context of a prediction | raster |" in painter.generate_model_card().text
+    assert painter.mean_features(IMAGES).shape == (4, 96)
+    with pytest.raises(CheckpointError, match="left a VisionTransformer, not a PixelTransformer"):
+        hub.PixelTransformer.from_run(pretrained.folder)
+    with pytest.raises(InvalidInput, match="without a masked autoencoder"):
+        hub.MaskedAutoencoder.from_run(tmp_path / "causal")
+
+
 def test_what_cannot_be_exported(pretrained, finetuned, small, tmp_path):
-    with pytest.raises(InvalidInput, match="format must be one of timm, vitmae"):
+    with pytest.raises(InvalidInput, match="format must be one of timm, vitmae, hub"):
         export(pretrained.folder, "onnx", tmp_path / "x")
     with pytest.raises(InvalidInput, match="only a pretraining run"):
         export(finetuned.folder, "vitmae", tmp_path / "x")

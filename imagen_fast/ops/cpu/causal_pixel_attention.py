@@ -11,6 +11,7 @@ from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast import native
+from imagen_fast.operators import NAMESPACE, registered
 from imagen_fast.ops.contexts import Window
 
 
@@ -60,7 +61,7 @@ def _mask(window: Window, dtype: torch.dtype) -> tuple[bool, Tensor | None]:
     return False, torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))[None, None]
 
 
-@library.custom_op("imagen_fast::causal_pixel_attention_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op(f"{NAMESPACE}::causal_pixel_attention_cpu", mutates_args=(), device_types="cpu")
 def _attention(
     q: Tensor,
     k: Tensor,
@@ -101,7 +102,7 @@ def _(q, k, v, *numbers):
     return q.new_empty(q.shape), _kept(q, Window(*numbers[:6]))
 
 
-@library.custom_op("imagen_fast::causal_pixel_attention_backward_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op(f"{NAMESPACE}::causal_pixel_attention_backward_cpu", mutates_args=(), device_types="cpu")
 def _attention_backward(
     d_out: Tensor,
     out: Tensor,
@@ -161,12 +162,12 @@ def _flops(q_shape, products: int, *window: int) -> int:
     return 2 * products * images * heads * width * seen_pairs(Window(*window))
 
 
-@register_flop_formula(torch.ops.imagen_fast.causal_pixel_attention_cpu)
+@register_flop_formula(registered.causal_pixel_attention_cpu)
 def _(q, k, v, height, width, above, left, right, prefix, scale, *args, out_shape=None, **kwargs):
     return _flops(q, 2, height, width, above, left, right, prefix)
 
 
-@register_flop_formula(torch.ops.imagen_fast.causal_pixel_attention_backward_cpu)
+@register_flop_formula(registered.causal_pixel_attention_backward_cpu)
 def _(
     d_out,
     out,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, library
 
 from imagen_fast import native
+from imagen_fast.operators import NAMESPACE
 
 _TYPES = (torch.float32, torch.bfloat16)
 
@@ -21,7 +22,7 @@ def refusal(scores: Tensor) -> str | None:
     return _UNAVAILABLE
 
 
-@library.custom_op("imagen_fast::causal_pixel_softmax_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op(f"{NAMESPACE}::causal_pixel_softmax_cpu", mutates_args=(), device_types="cpu")
 def causal_pixel_softmax(
     scores: Tensor, height: int, width: int, above: int, left: int, right: int, prefix: int
 ) -> Tensor:
@@ -33,7 +34,7 @@ def _(scores, *window):
     return scores.new_empty(scores.shape)
 
 
-@library.custom_op("imagen_fast::causal_pixel_softmax_backward_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op(f"{NAMESPACE}::causal_pixel_softmax_backward_cpu", mutates_args=(), device_types="cpu")
 def _backward(
     d_p: Tensor, p: Tensor, height: int, width: int, above: int, left: int, right: int, prefix: int
 ) -> Tensor:

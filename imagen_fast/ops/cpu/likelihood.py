@@ -14,6 +14,7 @@ from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast import native
+from imagen_fast.operators import NAMESPACE, registered
 
 _TYPES = (torch.float32, torch.bfloat16)
 _TENSORS = "Tensor hidden, Tensor weight, Tensor? bias, Tensor target, Tensor? keep"
@@ -47,7 +48,7 @@ def register(
         sum of the losses, None for each row's [G, M].
     """
     define = library.custom_op
-    full = f"imagen_fast::{name}"
+    full = f"{NAMESPACE}::{name}"
 
     def total(*inputs):
         *arguments, factor, gradients = inputs
@@ -118,17 +119,15 @@ def register(
 
     losses_op.register_autograd(differentiate, setup_context=save_rows)
 
-    ops = torch.ops.imagen_fast
-
-    @register_flop_formula(getattr(ops, f"{name}_cpu"))
+    @register_flop_formula(getattr(registered, f"{name}_cpu"))
     def _(hidden, weight, *rest, out_shape=None, **kwargs):
         return _product(hidden, weight) * (3 if rest[-1] else 1)
 
-    @register_flop_formula(getattr(ops, f"{name}_losses_cpu"))
+    @register_flop_formula(getattr(registered, f"{name}_losses_cpu"))
     def _(hidden, weight, *rest, out_shape=None, **kwargs):
         return _product(hidden, weight)
 
-    @register_flop_formula(getattr(ops, f"{name}_losses_backward_cpu"))
+    @register_flop_formula(getattr(registered, f"{name}_losses_backward_cpu"))
     def _(d_losses, log_z, hidden, weight, *rest, out_shape=None, **kwargs):
         return _product(hidden, weight) * 3  # the projection is made again
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast import native
+from imagen_fast.operators import NAMESPACE, registered
 from imagen_fast.ops.contexts import Rows
 from imagen_fast.ops.reference import positions, put
 
@@ -91,7 +92,7 @@ def _every_row_counts(x: Tensor, rows: Rows, others: Rows) -> bool:
     return every and bool(((count == 0) | has_others).all())
 
 
-@torch.library.custom_op("imagen_fast::masked_patch_attention_cpu", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(f"{NAMESPACE}::masked_patch_attention_cpu", mutates_args=(), device_types="cpu")
 def _attention(
     q: Tensor,
     k: Tensor,
@@ -160,7 +161,7 @@ def _(q, k, v, q_spans, q_index, k_spans, k_index, q_longest, k_longest, scale):
 
 
 @torch.library.custom_op(
-    "imagen_fast::masked_patch_attention_backward_cpu", mutates_args=(), device_types="cpu"
+    f"{NAMESPACE}::masked_patch_attention_backward_cpu", mutates_args=(), device_types="cpu"
 )
 def _attention_backward(
     d_out: Tensor,
@@ -256,13 +257,13 @@ def _attention_flops(q_shape, k_shape, products: int, q_longest: int, k_longest:
     return 2 * products * images * heads * q_longest * k_longest * width
 
 
-@register_flop_formula(torch.ops.imagen_fast.masked_patch_attention_cpu)
+@register_flop_formula(registered.masked_patch_attention_cpu)
 def _(q, k, v, q_spans, q_index, k_spans, k_index, q_longest, k_longest, scale, *args, out_shape=None, **kw):
     images = q[0] if len(q) == 4 else q_spans[0]
     return _attention_flops(q, k, 2, q_longest, k_longest, images)
 
 
-@register_flop_formula(torch.ops.imagen_fast.masked_patch_attention_backward_cpu)
+@register_flop_formula(registered.masked_patch_attention_backward_cpu)
 def _(d_out, out, kept, q, k, v, q_spans, q_index, k_spans, k_index, q_longest, k_longest, *args, **kw):
     images = q[0] if len(q) == 4 else q_spans[0]
     # With the scores made again, as PyTorch counts its own kernels.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from imagen_fast import native
+from imagen_fast.operators import NAMESPACE
 
 _TYPES = (torch.float32, torch.bfloat16)
 
@@ -21,7 +22,7 @@ def refusal(prediction: Tensor, image: Tensor) -> str | None:
     return _UNAVAILABLE
 
 
-@torch.library.custom_op("imagen_fast::masked_pixel_mse_cpu", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(f"{NAMESPACE}::masked_pixel_mse_cpu", mutates_args=(), device_types="cpu")
 def masked_pixel_mse(
     prediction: Tensor, image: Tensor, index: Tensor | None, keep: Tensor | None, normalise: bool, eps: float
 ) -> Tensor:
@@ -33,7 +34,7 @@ def _(prediction, image, index, keep, normalise, eps):
     return prediction.new_empty((), dtype=torch.float32)
 
 
-@torch.library.custom_op("imagen_fast::masked_pixel_mse_backward_cpu", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(f"{NAMESPACE}::masked_pixel_mse_backward_cpu", mutates_args=(), device_types="cpu")
 def _backward(
     d_loss: Tensor,
     prediction: Tensor,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, library
 
 from imagen_fast import native
+from imagen_fast.operators import NAMESPACE
 
 # Asked once, here: torch.compile traces a plain variable, but not the loading of a module.
 _UNAVAILABLE = native.unavailable_because()
@@ -20,7 +21,7 @@ def refusal(x: Tensor, *parameters: Tensor) -> str | None:
     return _UNAVAILABLE
 
 
-@library.custom_op("imagen_fast::norm_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op(f"{NAMESPACE}::norm_cpu", mutates_args=(), device_types="cpu")
 def _norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     bias = None if bias is None else bias.contiguous()
     return native.norm_forward(x.contiguous(), weight.contiguous(), bias, eps)
@@ -32,7 +33,7 @@ def _(x, weight, bias, eps):
     return x.new_empty(x.shape), x.new_empty(rows, 1 if bias is None else 2, dtype=torch.float32)
 
 
-@library.custom_op("imagen_fast::norm_backward_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op(f"{NAMESPACE}::norm_backward_cpu", mutates_args=(), device_types="cpu")
 def _backward(
     d_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, statistics: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:

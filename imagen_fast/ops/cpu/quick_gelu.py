@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, library
 
 from imagen_fast import native
+from imagen_fast.operators import NAMESPACE
 
 # Asked once, here: torch.compile traces a plain variable, but not the loading of a module.
 _UNAVAILABLE = native.unavailable_because()
@@ -19,7 +20,7 @@ def refusal(x: Tensor) -> str | None:
     return _UNAVAILABLE
 
 
-@library.custom_op("imagen_fast::quick_gelu_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op(f"{NAMESPACE}::quick_gelu_cpu", mutates_args=(), device_types="cpu")
 def quick_gelu(x: Tensor) -> Tensor:
     return native.quick_gelu_forward(x.contiguous())
 
@@ -29,7 +30,7 @@ def _(x):
     return x.new_empty(x.shape)
 
 
-@library.custom_op("imagen_fast::quick_gelu_backward_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op(f"{NAMESPACE}::quick_gelu_backward_cpu", mutates_args=(), device_types="cpu")
 def _backward(d_y: Tensor, x: Tensor) -> Tensor:
     return native.quick_gelu_backward(d_y.contiguous(), x.contiguous())
 

@@ -30,6 +30,10 @@ def recipe_for(settings: PretrainSettings, data: str, source: Source) -> Recipe:
         from imagen_fast.tasks.recipes.joint import JointRecipe
 
         return JointRecipe.of(settings, data, source)
+    if settings.timm_model is not None:
+        from imagen_fast.tasks.recipes.simmim import SimMIMRecipe
+
+        return SimMIMRecipe.of(settings, data, source)
     from imagen_fast.tasks.recipes.masked import MaskedRecipe
 
     return MaskedRecipe.of(settings, data, source)

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from imagen_fast.data import Augmentation, Loader, Source
+from imagen_fast.data.masks import hidden_pixels
 from imagen_fast.models import Backbone, DecoderConfig, ViTConfig, decoder_config, vit_config
 from imagen_fast.objectives import MaskedConfig, MaskedObjective
 from imagen_fast.tasks.pictures import draw_reconstructions
 from imagen_fast.tasks.recipes.recipe import image_side
-from imagen_fast.tasks.reconstruction import hidden_pixels, reconstruct
+from imagen_fast.tasks.reconstruction import reconstruct
 from imagen_fast.tasks.session import FOLDER_PRESET, PRESETS
 from imagen_fast.tasks.settings import PretrainSettings
+
+MASK_RATIO = 0.75  # He et al. 2021, figure 5
 
 
 @dataclass
@@ -48,7 +51,7 @@ class MaskedRecipe:
         if predict is None:
             predict = 1.0 if decoder.kind == "full" else 1 / 3
         masking = MaskedConfig(
-            mask_ratio=settings.mask_ratio,
+            mask_ratio=MASK_RATIO if settings.mask_ratio is None else settings.mask_ratio,
             mask=settings.mask,  # type: ignore[arg-type]
             loss=settings.loss,  # type: ignore[arg-type]
             predict=predict,
@@ -61,6 +64,7 @@ class MaskedRecipe:
             "decoder_dim": decoder.embed_dim,
             "decoder_depth": decoder.depth,
             "decoder_heads": decoder.heads,
+            "mask_ratio": masking.mask_ratio,
             "predict": predict,
             "levels": masking.levels,
         }
@@ -103,6 +107,6 @@ class MaskedRecipe:
         draw_reconstructions(
             file,
             images.cpu(),
-            hidden_pixels(objective, masks).cpu(),
+            hidden_pixels(masks, self.backbone.grid, self.backbone.patch_size).cpu(),
             reconstruct(objective, images, masks).cpu(),
         )

@@ -9,7 +9,10 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[3]
 PAGES = tuple(
-    sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+    sorted(
+        str(path.relative_to(ROOT))
+        for path in [*ROOT.glob("*.md"), *ROOT.glob("examples/*.md"), *(ROOT / "docs").rglob("*.md")]
+    )
 )
 PROGRAMS = ("imagen-fast", "make", "pip", "pytest", "python")
 # What a fenced block is; `None` is nothing that runs. A block of another kind fails the tests.

@@ -1,0 +1,148 @@
+"""transformers' ImageGPT, which is behind no interface: attention, norm, activation and loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import QuickGELUActivation as TheirQuickGELU
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.models.imagegpt import modeling_imagegpt as theirs
+
+from imagen_fast.integrations.accelerate.swaps import ByClass, Swap
+from imagen_fast.ops import Raster, causal_pixel_attention, pixel_cross_entropy
+from imagen_fast.ops.quick_gelu import quick_gelu
+from imagen_fast.ops.rms_norm import rms_norm
+
+IGNORED = -100
+
+
+class ImageGPTAttention(theirs.ImageGPTAttention):
+    """Where nothing is kept from earlier calls, our causal attention; beside a cache PyTorch's, with a mask
+    that is right for a static cache too: theirs takes the last of its places for those of the queries.
+    """
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        layer_past: Any = None,
+        attention_mask: Tensor | None = None,
+        *args: Any,
+        cache_position: Tensor | None = None,
+        **others: Any,
+    ) -> tuple:
+        if self._drops() or self._asked_for_more(*args, **others):
+            if cache_position is not None:
+                others["cache_position"] = cache_position
+            return super().forward(hidden_states, layer_past, attention_mask, *args, **others)
+        q, k, v = self.c_attn(hidden_states).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(2)
+        past, kept = 0, None
+        if layer_past is not None:
+            cache = getattr(layer_past, "self_attention_cache", layer_past)
+            # A static cache counts in a tensor, in place.
+            past = cache.get_seq_length(self.layer_idx) + 0
+            # Of transformers before 5.2: later caches count for themselves.
+            where = [] if cache_position is None else [{"cache_position": cache_position}]
+            kept = cache.update(k.transpose(1, 2), v.transpose(1, 2), self.layer_idx, *where)
+        scale = self._scale()
+        if (kept is None or (isinstance(past, int) and past == 0)) and attention_mask is None:
+            out = causal_pixel_attention(q, k, v, (1, q.shape[1]), Raster(), scale=scale)
+        else:
+            keys, values = (k.transpose(1, 2), v.transpose(1, 2)) if kept is None else kept
+            out = _beside_cache(q, keys, values, past, attention_mask, scale)
+        return self.resid_dropout(self.c_proj(out.flatten(-2))), None
+
+    def _drops(self) -> bool:
+        return self.training and self.attn_dropout.p > 0
+
+    @staticmethod
+    def _asked_for_more(*args: Any, use_cache: bool | None = None, **others: Any) -> bool:
+        """Another's hidden states, or the probabilities."""
+        return any(value is not None and value is not False for value in (*args, *others.values()))
+
+    def _scale(self) -> float:
+        scale = self.head_dim**-0.5 if self.scale_attn_weights else 1.0
+        layer: Any = self.layer_idx
+        return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
+
+
+def _beside_cache(
+    q: Tensor, k: Tensor, v: Tensor, past: int | Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    """Queries at the places from `past` on.
+
+    Args:
+        q: [B, M, H, D].
+        k, v: [B, H, N, D]; a static cache has more places than are filled.
+        mask: [B, 1, 1, n], added to the scores of the first n places.
+
+    Returns:
+        [B, M, H, D].
+    """
+    if mask is not None:
+        k, v = k[:, :, : mask.shape[-1]], v[:, :, : mask.shape[-1]]
+    places = past + torch.arange(q.shape[1], device=q.device)
+    seen = torch.arange(k.shape[2], device=q.device) <= places[:, None]
+    if mask is not None:
+        seen = mask.to(q.dtype).masked_fill(~seen, float("-inf"))
+    out = nn.functional.scaled_dot_product_attention(q.transpose(1, 2), k, v, seen, scale=scale)
+    return out.transpose(1, 2)
+
+
+class ImageGPTLayerNorm(theirs.ImageGPTLayerNorm):
+    def forward(self, tensor: Tensor) -> Tensor:
+        return rms_norm(tensor, self.weight, self.eps)
+
+
+class QuickGELUActivation(TheirQuickGELU):
+    def forward(self, input: Tensor) -> Tensor:
+        return quick_gelu(input)
+
+
+class ImageGPTForCausalImageModeling(theirs.ImageGPTForCausalImageModeling):
+    """In training with labels the logits never exist, as with other fused losses: the output has none."""
+
+    def forward(self, *args: Any, labels: Tensor | None = None, **others: Any) -> Any:
+        if labels is None or not self.training or others.get("return_dict") is False:
+            return super().forward(*args, labels=labels, **others)
+        made = self.transformer(*args, **others)
+        # Token n predicts token n + 1.
+        loss = pixel_cross_entropy(
+            made.last_hidden_state[:, :-1], self.lm_head.weight, labels[:, 1:], ignore_index=IGNORED
+        )
+        return CausalLMOutputWithCrossAttentions(
+            loss=loss,
+            cache=made.cache,
+            hidden_states=made.hidden_states,
+            attentions=made.attentions,
+            cross_attentions=made.cross_attentions,
+        )
+
+
+def _plain_head(module: Any) -> str | None:
+    head = module.lm_head
+    if type(head) is not nn.Linear or head.bias is not None or head._forward_hooks or head._forward_pre_hooks:
+        return "its lm_head is more than a product"
+    return None
+
+
+def _dropped(module: Any) -> str | None:
+    rate = module.attn_dropout.p
+    return f"not in training, where it drops probabilities (attn_pdrop={rate:g})" if rate else None
+
+
+def _self_attention(module: Any) -> str | None:
+    if module.is_cross_attention:
+        return "it is cross-attention"
+    if module.reorder_and_upcast_attn:
+        return "reorder_and_upcast_attn is set"
+    return None
+
+
+SWAPS: list[Swap] = [
+    ByClass("attention", theirs.ImageGPTAttention, ImageGPTAttention, _self_attention, noted=_dropped),
+    ByClass("norm", theirs.ImageGPTLayerNorm, ImageGPTLayerNorm),
+    ByClass("activation", TheirQuickGELU, QuickGELUActivation),
+    ByClass("loss", theirs.ImageGPTForCausalImageModeling, ImageGPTForCausalImageModeling, _plain_head),
+]

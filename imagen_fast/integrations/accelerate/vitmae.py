@@ -1,0 +1,62 @@
+"""The loss of transformers' ViTMAE, straight from the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers.models.vit_mae import modeling_vit_mae as theirs
+from transformers.utils.generic import can_return_tuple
+
+from imagen_fast.integrations.accelerate.swaps import ByClass, Swap
+from imagen_fast.ops import masked_pixel_mse
+
+
+class ViTMAEForPreTraining(theirs.ViTMAEForPreTraining):
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        noise: Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        attention_mask: Tensor | None = None,
+        **others: Any,
+    ) -> theirs.ViTMAEForPreTrainingOutput:
+        encoded = self.vit(
+            pixel_values,
+            noise=noise,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            attention_mask=attention_mask,
+            **others,
+        )
+        predicted = self.decoder(
+            encoded.last_hidden_state, encoded.ids_restore, interpolate_pos_encoding=interpolate_pos_encoding
+        ).logits
+        images: Any = pixel_values
+        loss = masked_pixel_mse(
+            predicted, images, encoded.mask.bool(), normalise=self.config.norm_pix_loss, eps=1e-6
+        )
+        return theirs.ViTMAEForPreTrainingOutput(
+            loss=loss,
+            logits=predicted,
+            mask=encoded.mask,
+            ids_restore=encoded.ids_restore,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+
+def _without_positions(model: Any) -> str | None:
+    """transformers makes a model of a config so: what its decoder sets is overwritten (seen in 5.24)."""
+    positions = model.decoder.decoder_pos_embed
+    if positions.requires_grad or positions.is_meta or positions.any():
+        return None
+    return (
+        "its decoder has no positions, all of decoder_pos_embed is 0: "
+        f"model.decoder.initialize_weights({positions.shape[1] - 1}) sets them"
+    )
+
+
+SWAPS: list[Swap] = [
+    ByClass("loss", theirs.ViTMAEForPreTraining, ViTMAEForPreTraining, noted=_without_positions)
+]

@@ -1,0 +1,188 @@
+"""A model as a folder of its own, as the Hugging Face Hub keeps models; nothing of Hugging Face is needed.
+
+`config.json` says what the model is: its shapes, its classes, and what is known of its training.
+`model.safetensors` holds the weights in the type they have, under our names (timm's, of a vision
+transformer). Where the statistics of the training data are known, `preprocessor_config.json` brings pictures
+to a vision transformer in transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors.torch import save_file
+from torch import nn
+
+from imagen_fast import __version__
+from imagen_fast.errors import CheckpointError, InvalidInput
+from imagen_fast.models import (
+    DecoderConfig,
+    MaskedAutoencoder,
+    PixelClassifier,
+    PixelConfig,
+    PixelTransformer,
+    VisionTransformer,
+    ViTConfig,
+)
+from imagen_fast.tasks.backbone import read_json
+from imagen_fast.train import load_into, load_weights
+from imagen_fast.train.checkpoint import write_atomically
+
+M = TypeVar("M", bound=nn.Module)
+
+CONFIG, FOLDER_WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
+# What the configuration has beside shapes: said by whoever saves the model, and kept when it is saved again.
+ABOUT = ("id2label", "label2id", "training")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model that has such a folder.
+
+    Attributes:
+        model: its class.
+        shapes: the fields of the configuration that a model has by itself.
+        arguments: what the class is called with, from those fields.
+    """
+
+    model: type[nn.Module]
+    shapes: Callable[[Any], dict[str, Any]]
+    arguments: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def _vit(values: dict[str, Any]) -> ViTConfig:
+    return ViTConfig.from_dict({f.name: values[f.name] for f in fields(ViTConfig)})
+
+
+def labels(classes: tuple[str, ...]) -> dict[str, Any]:
+    """The names of classes, as transformers writes them down."""
+    return {
+        "id2label": {str(number): name for number, name in enumerate(classes)},
+        "label2id": {name: number for number, name in enumerate(classes)},
+    }
+
+
+def _unnamed(count: int) -> dict[str, Any]:
+    return labels(tuple(f"LABEL_{number}" for number in range(count))) if count else {}
+
+
+KINDS = {
+    "imagen_fast_vit": Kind(
+        VisionTransformer,
+        lambda model: {**model.config.to_dict(), **_unnamed(model.num_classes)},
+        lambda values: {"config": _vit(values), "num_classes": len(values.get("id2label", ()))},
+    ),
+    "imagen_fast_mae": Kind(
+        MaskedAutoencoder,
+        lambda model: {
+            "encoder": model.encoder.config.to_dict(),
+            "decoder": model.decoder.config.to_dict(),
+            "outputs": _outputs(model),
+        },
+        lambda values: {
+            "encoder": _vit(values["encoder"]),
+            "decoder": DecoderConfig(**values["decoder"]),
+            "outputs": values["outputs"],
+        },
+    ),
+    "imagen_fast_pixel_transformer": Kind(
+        PixelTransformer,
+        lambda model: model.config.to_dict(),
+        lambda values: {"config": PixelConfig.from_dict(values)},
+    ),
+    "imagen_fast_pixel_classifier": Kind(
+        PixelClassifier,
+        lambda model: {**model.config.to_dict(), **_unnamed(model.head.out_features)},
+        lambda values: {"config": PixelConfig.from_dict(values), "num_classes": len(values["id2label"])},
+    ),
+}
+"""By the `model_type` of the configuration."""
+
+
+def _outputs(model: MaskedAutoencoder) -> int:
+    if not isinstance(model.decoder.pred, nn.Linear):
+        raise InvalidInput(
+            "only a masked autoencoder that predicts the pixels of a patch has a folder of its own; "
+            "the encoder of every other has one"
+        )
+    return model.decoder.pred.out_features
+
+
+def describe(model: nn.Module, about: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a model.
+
+    Args:
+        about: more of it, see `ABOUT`.
+
+    Raises:
+        InvalidInput: a kind of model that has no folder.
+    """
+    for name, kind in KINDS.items():
+        if isinstance(model, kind.model):
+            return {"model_type": name, "imagen_fast_version": __version__, **kind.shapes(model), **about}
+    known = ", ".join(kind.model.__name__ for kind in KINDS.values())
+    raise InvalidInput(f"a folder of its own is for {known}, not for a {type(model).__name__}")
+
+
+def save_folder(model: nn.Module, folder: str | Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Write the model; returns its configuration."""
+    values = describe(model, about)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, folder / FOLDER_WEIGHTS, metadata={"format": "pt"})
+    write_atomically(folder / CONFIG, json.dumps(values, indent=2) + "\n")
+    training = values.get("training", {})
+    if isinstance(model, VisionTransformer) and "mean" in training:
+        view = _preprocessor(model.config, training)
+        write_atomically(folder / PREPROCESSOR, json.dumps(view, indent=2) + "\n")
+    return values
+
+
+def load_folder(folder: str | Path, model: type[M]) -> tuple[M, dict[str, Any]]:
+    """The model of a folder, ready for inference, and its configuration.
+
+    Args:
+        model: the class that is wanted: of a kind in `KINDS`, or derived from one.
+
+    Raises:
+        CheckpointError: the folder holds none, or another kind, or what it holds does not go together.
+    """
+    file = Path(folder) / CONFIG
+    values = read_json(file)
+    kind = KINDS.get(values.get("model_type", ""))
+    if kind is None:
+        raise CheckpointError(f"{file} describes no model of imagen_fast, but a {values.get('model_type')!r}")
+    if not issubclass(model, kind.model):
+        raise CheckpointError(f"{folder} holds a {kind.model.__name__}, not a {model.__name__}")
+    try:
+        arguments = kind.arguments(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file} describes no {kind.model.__name__}: {error}") from error
+    made = model(**arguments)
+    weights = Path(folder) / FOLDER_WEIGHTS
+    load_into(made, load_weights(weights), str(weights), assign=True)
+    return made.eval(), values
+
+
+def _preprocessor(config: ViTConfig, training: dict[str, Any]) -> dict[str, Any]:
+    """The view of `CenterCrop`, as transformers describes one (its image processor for BiT, as DINOv2's)."""
+    height, width = config.image_size
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": config.channels == 3,
+        "do_resize": True,
+        "size": {"shortest_edge": int(max(height, width) / training["crop"])},
+        "resample": 3,  # bicubic
+        "do_center_crop": True,
+        "crop_size": {"height": height, "width": width},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": training["mean"],
+        "image_std": training["std"],
+    }
