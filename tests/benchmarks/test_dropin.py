@@ -151,7 +151,7 @@ def test_the_contests_of_a_run():
     quick = [contest.name for contest in dropin.contests(CPU, quick=True)]
     assert quick == ["vitmae small B2 bf16", "vit small B2 bf16", "imagegpt 256x8 B1 bf16"]
     contests = list(dropin.contests(CPU, quick=False))
-    models = ("vitmae small B8", "vitmae base B8", "vit small B8", "imagegpt 256x8 B2")
+    models = ("vitmae small B16", "vitmae base B8", "vit small B8", "imagegpt 256x8 B2")
     assert [c.name for c in contests] == [f"{model} {kind}" for model in models for kind in ("bf16", "fp32")]
     assert all(contest.apart for contest in contests)
     on_gpu = list(dropin.contests(torch.device("cuda"), quick=False))
