@@ -13,7 +13,7 @@ from imagen_fast.profiling.task import Task
 
 
 def test_what_is_noted_of_a_step_costs_next_to_nothing(tmp_path):
-    """Less than 1% of a step of 3 ms, of which few are as short."""
+    """In a loop of nothing else; some ten times as much where a step's operations have emptied the caches."""
     from imagen_fast.profiling import journal, processor_time
 
     notes = journal.Journal(Task(tmp_path, time.monotonic(), 0, False))
@@ -26,7 +26,7 @@ def test_what_is_noted_of_a_step_costs_next_to_nothing(tmp_path):
             notes.updated(notes)
         taken.append((time.thread_time() - begun) / 100)
     notes.close()
-    assert min(taken) < 30e-6, taken
+    assert min(taken) < 12e-6, taken
 
 
 def test_a_long_run_keeps_few_steps(tmp_path, monkeypatch):
