@@ -89,6 +89,9 @@ def packages() -> list[str]:
     return [*find_packages(include=["imagen_fast", "imagen_fast.*"]), *MAPPED, *mapped]
 
 
+# With this folder on the path, the step that Hugging Face's `kernels` adds to setuptools would find ours.
+sys.path[:] = [place for place in sys.path if Path(place).resolve() != ROOT]
+
 setup(
     packages=packages(),
     package_dir=MAPPED,

@@ -24,7 +24,6 @@ class RowTable(Protocol):
     def index(self) -> Tensor | None: ...
 
 
-@torch.compiler.assume_constant_result  # a graph is traced through it, not through the compiled module
 def attention_pays(dtype: torch.dtype) -> bool:
     """Whether the kernels are built, take this type, and beat PyTorch's own on this processor.
 

@@ -10,6 +10,10 @@ from torch import Tensor
 from imagen_fast import native
 from imagen_fast.ops.contexts import Rows, Window
 
+# A graph is traced through the answer, not through the compiled module. Marked here and not where it is made:
+# it loads the compiler.
+torch.compiler.assume_constant_result(native.attention_pays)
+
 
 def forward(q: Tensor, k: Tensor, v: Tensor, window: Window | None, scale: float) -> tuple[Tensor, Tensor]:
     """The output [B, M, H, D], and lse [B, H, M]: see `imagen_fast.ops.flash`."""
