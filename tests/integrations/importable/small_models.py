@@ -84,6 +84,8 @@ def _imagegpt() -> Step:
 
 def _timm(name: str, size: int, **more: object) -> Step:
     timm = pytest.importorskip("timm")
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     model = timm.create_model(name, img_size=size, depth=2, num_classes=5, **more)
     return Step(model, lambda m: nn.functional.cross_entropy(m(_images(size)), _classes()))
 
