@@ -56,6 +56,17 @@ def test_feature_maps_are_the_tokens_of_the_stages():
     assert torch.equal(out.feature_maps[-1].flatten(2).mT, vit.forward_features(images())[:, 1:])
 
 
+def test_maps_of_images_of_other_sizes():
+    backbone = AutoBackbone.from_config(config(out_indices=[2, 4])).eval()
+    larger = torch.randn(2, 3, 48, 40)
+    maps = backbone(larger).feature_maps
+    assert [found.shape for found in maps] == [(2, 32, 6, 5)] * 2
+    tokens = backbone.vit.forward_features(larger)[:, 1:]
+    assert torch.equal(maps[-1].flatten(2).mT, tokens)
+    with pytest.raises(InvalidInput, match="images that its patch of 8 pixels divides, not 50x40"):
+        backbone(torch.randn(1, 3, 50, 40))
+
+
 def test_maps_without_norm_and_as_tokens():
     backbone = AutoBackbone.from_config(config(apply_layernorm=False, reshape_hidden_states=False)).eval()
     (found,) = backbone(images()).feature_maps
