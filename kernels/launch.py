@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import library
 
 from imagen_fast.operators import NAMESPACE, registered
 
@@ -34,7 +35,7 @@ def launch(kernel: Any, programs: int, arguments: dict[str, Any], **options: int
         _recorded.append(Launch(kernel, arguments, options))
     elif programs > 0:
         # An interpreted kernel is a plain Python function, which wrap_triton of older releases refuses.
-        run = kernel if INTERPRETED else torch.library.wrap_triton(kernel)
+        run = kernel if INTERPRETED else library.wrap_triton(kernel)
         run[(programs,)](**arguments, **options)
 
 
@@ -85,15 +86,15 @@ def unavailable(*arguments: torch.Tensor | None) -> str | None:
     return None
 
 
-def register(name: str, fake: Callable) -> Callable[[Callable], torch.library.CustomOpDef]:
+def register(name: str, fake: Callable) -> Callable[[Callable], library.CustomOpDef]:
     """Make ``imagen_fast::name``: an op that compilers can see into and fuse around.
 
     Under the interpreter it is an opaque op instead: a trace would run the interpreted kernel on
     tensors without memory.
     """
-    make = torch.library.triton_op if INSTALLED and not INTERPRETED else torch.library.custom_op
+    make = library.triton_op if INSTALLED and not INTERPRETED else library.custom_op
 
-    def decorate(function: Callable) -> torch.library.CustomOpDef:
+    def decorate(function: Callable) -> library.CustomOpDef:
         op = make(f"{NAMESPACE}::{name}", function, mutates_args=())
         op.register_fake(fake)
         return op
@@ -117,4 +118,4 @@ def register_autocast(name: str, tensors: int) -> None:
         return cast
 
     for device in ("cuda", "cpu"):
-        torch.library.impl(f"{NAMESPACE}::{name}", f"Autocast{device.upper()}", cast_for(device))
+        library.impl(f"{NAMESPACE}::{name}", f"Autocast{device.upper()}", cast_for(device))

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.library import Library, get_kernel
+from torch import Tensor, library
 from torch.nn import attention
 
 from imagen_fast.errors import BackendUnavailable
@@ -39,29 +38,31 @@ class _Active:
     """Our kernels before PyTorch's in its dispatcher, for as long as this is kept."""
 
     def __init__(self) -> None:
-        self.library: Library | None = Library("aten", "IMPL")
-        _put_before(self.library, "_scaled_dot_product_flash_attention_for_cpu", "CPU", _forward_cpu)
+        self.registered: library.Library | None = library.Library("aten", "IMPL")
+        _put_before(self.registered, "_scaled_dot_product_flash_attention_for_cpu", "CPU", _forward_cpu)
         _put_before(
-            self.library, "_scaled_dot_product_flash_attention_for_cpu_backward", "CPU", _backward_cpu
+            self.registered, "_scaled_dot_product_flash_attention_for_cpu_backward", "CPU", _backward_cpu
         )
         if torch.version.cuda is not None:
-            _put_before(self.library, "_scaled_dot_product_flash_attention", "CUDA", _forward_cuda)
-            _put_before(self.library, "_scaled_dot_product_flash_attention_backward", "CUDA", _backward_cuda)
+            _put_before(self.registered, "_scaled_dot_product_flash_attention", "CUDA", _forward_cuda)
+            _put_before(
+                self.registered, "_scaled_dot_product_flash_attention_backward", "CUDA", _backward_cuda
+            )
 
     def remove(self) -> None:
         # The dispatcher forgets what a library registered as soon as nobody has it.
-        self.library = None
+        self.registered = None
 
 
-def _put_before(library: Library, name: str, key: str, ours: Callable[..., Any]) -> None:
+def _put_before(registered: library.Library, name: str, key: str, ours: Callable[..., Any]) -> None:
     """Let calls go to `ours`, and to whom they went before where that gives None."""
-    before = get_kernel(f"aten::{name}", key)
+    before = library.get_kernel(f"aten::{name}", key)
 
     def serve(keys: Any, *args: Any, **kwargs: Any) -> Any:
         made = ours(*args, **kwargs)
         return before.call_boxed(keys, *args, **kwargs) if made is None else made
 
-    library.impl(name, serve, key, with_keyset=True)
+    registered.impl(name, serve, key, with_keyset=True)
 
 
 def _forward_cpu(

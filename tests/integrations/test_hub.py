@@ -105,7 +105,7 @@ def test_a_live_model_keeps_its_weights_and_its_class():
 )
 def test_the_head_of_the_card_is_as_the_hub_reads_it(kind, task):
     card = hub.on_hub(made(kind)).generate_model_card()
-    assert card.data.library_name == "imagen_fast"
+    assert card.data.to_dict()["library_name"] == "imagen_fast"
     assert card.data.pipeline_tag == task
     assert card.data.license == "apache-2.0"
     assert {"imagen_fast", "pytorch_model_hub_mixin"} <= set(card.data.tags)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.utils.flop_counter import register_flop_formula
 
 from imagen_fast import native
@@ -92,7 +92,7 @@ def _every_row_counts(x: Tensor, rows: Rows, others: Rows) -> bool:
     return every and bool(((count == 0) | has_others).all())
 
 
-@torch.library.custom_op(f"{NAMESPACE}::masked_patch_attention_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op(f"{NAMESPACE}::masked_patch_attention_cpu", mutates_args=(), device_types="cpu")
 def _attention(
     q: Tensor,
     k: Tensor,
@@ -160,9 +160,7 @@ def _(q, k, v, q_spans, q_index, k_spans, k_index, q_longest, k_longest, scale):
     return q.new_empty(q.shape), kept
 
 
-@torch.library.custom_op(
-    f"{NAMESPACE}::masked_patch_attention_backward_cpu", mutates_args=(), device_types="cpu"
-)
+@library.custom_op(f"{NAMESPACE}::masked_patch_attention_backward_cpu", mutates_args=(), device_types="cpu")
 def _attention_backward(
     d_out: Tensor,
     out: Tensor,

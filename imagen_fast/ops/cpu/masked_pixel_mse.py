@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from imagen_fast import native
 from imagen_fast.operators import NAMESPACE
@@ -22,7 +22,7 @@ def refusal(prediction: Tensor, image: Tensor) -> str | None:
     return _UNAVAILABLE
 
 
-@torch.library.custom_op(f"{NAMESPACE}::masked_pixel_mse_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op(f"{NAMESPACE}::masked_pixel_mse_cpu", mutates_args=(), device_types="cpu")
 def masked_pixel_mse(
     prediction: Tensor, image: Tensor, index: Tensor | None, keep: Tensor | None, normalise: bool, eps: float
 ) -> Tensor:
@@ -34,7 +34,7 @@ def _(prediction, image, index, keep, normalise, eps):
     return prediction.new_empty((), dtype=torch.float32)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::masked_pixel_mse_backward_cpu", mutates_args=(), device_types="cpu")
+@library.custom_op(f"{NAMESPACE}::masked_pixel_mse_backward_cpu", mutates_args=(), device_types="cpu")
 def _backward(
     d_loss: Tensor,
     prediction: Tensor,
