@@ -49,7 +49,7 @@ def scaled_dot_product_attention(
     """
     q, k, v = autocast(query, key, value)
     ours = None
-    if dropout_p == 0 and q.dtype in types and _alike(q, k, v) and not _transformed():
+    if dropout_p == 0 and q.dtype in types and _alike(q, k, v) and not transformed():
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         ours = _ours(q, k, v, attn_mask, is_causal, scale)
     if ours is not None:
@@ -110,8 +110,11 @@ def _plain(x: Tensor) -> bool:
     return type(x) in (Tensor, nn.Parameter)
 
 
-def _transformed() -> bool:
-    # Ours have no rules for torch.func, and in forward mode what has none gives no tangent, in silence.
+def transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is at work, for which ours have no rules.
+
+    In forward mode what has none gives no tangent, in silence.
+    """
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 

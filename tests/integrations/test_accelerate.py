@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -194,3 +196,142 @@ def test_what_is_no_module_is_refused():
 
 def test_a_model_with_nothing_to_swap_says_so():
     assert str(imagen_fast.accelerate(nn.Linear(3, 4))) == "nothing that imagen_fast knows a faster way for"
+
+
+def test_a_pickle_runs_in_another_process(tmp_path):
+    step = step_of("ViT")
+    imagen_fast.accelerate(step.model, trial=False)
+    torch.save(step.model.eval(), tmp_path / "model.pt")
+    images = torch.randn(2, 3, 32, 32)
+    torch.save((images, step.model(images).logits), tmp_path / "wanted.pt")
+    code = (
+        "import sys, torch; model = torch.load(sys.argv[1], weights_only=False)\n"
+        "images, wanted = torch.load(sys.argv[2]); torch.testing.assert_close(model(images).logits, wanted)"
+    )
+    command = [sys.executable, "-P", "-c", code, tmp_path / "model.pt", tmp_path / "wanted.pt"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_trial_where_gradients_are_off(context):
+    with context():
+        assert imagen_fast.accelerate(step_of("timm ViT").model).swapped is not None
+
+
+def test_a_model_without_weights_yet_is_left_with_the_reason():
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1)
+    made = imagen_fast.accelerate(model)
+    assert not made.swapped
+    assert {left.why for left in made.left} == {
+        "its weights are on the meta device, where nothing can be tried"
+    }
+
+
+def test_attention_whose_heads_are_the_configs(monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    from imagen_fast.integrations.accelerate import model as swapping
+
+    monkeypatch.setattr(
+        swapping, "gain", lambda work: [work.theirs(*work.inputs), work.ours(*work.inputs), 1.5][2]
+    )
+    sizes = {"vocab_size": 50, "dim": 32, "hidden_dim": 32, "n_layers": 1, "n_heads": 2}
+    model = transformers.DistilBertModel(transformers.DistilBertConfig(**sizes))
+    made = imagen_fast.accelerate(model)
+    assert "attention" in kinds(made)
+    made.undo()
+    del model.transformer.layer[0].attention.attention_head_size
+    (left,) = imagen_fast.accelerate(model).left
+    assert left.why == "it does not say how many heads it has, or how wide"
+
+
+def test_a_convolution_of_ones_own_is_left_alone():
+    vit = step_of("timm ViT").model
+    own = nn.Conv2d(8, 4, 2, stride=2)
+    model = nn.ModuleDict({"vit": vit, "head": own})
+    made = imagen_fast.accelerate(model, trial=False)
+    assert [s.name for s in made.swapped if s.kind == "embedding"] == ["vit.patch_embed"]
+    assert type(own) is nn.Conv2d
+    assert vit(torch.randn(0, 3, 64, 64)).shape == (0, 5)
+
+
+def test_a_forward_of_ones_own_is_told():
+    step = step_of("ViTMAE")
+    step.model.forward = step.model.forward
+    step.model.decoder.decoder_layers[0].attention.forward = lambda *args, **kwargs: None
+    made = imagen_fast.accelerate(step.model, trial=False)
+    left = {left.name: left.why for left in made.left}
+    assert left[""] == left["decoder.decoder_layers.0.attention"]
+    assert left[""] == "its forward is its own, and not that of its class"
+
+
+def test_a_loss_of_ones_own_is_kept():
+    step = step_of("ViTMAE")
+    patchify = step.model.patchify
+    step.model.patchify = lambda *args, **kwargs: patchify(*args, **kwargs).sign()
+    theirs = step.loss(step.model)
+    made = imagen_fast.accelerate(step.model, trial=False)
+    assert "loss" not in kinds(made)
+    torch.testing.assert_close(step.loss(step.model), theirs)
+
+
+def test_after_another_choice_it_can_be_ours_again():
+    step = step_of("ViT")
+    imagen_fast.accelerate(step.model, trial=False)
+    step.model.set_attn_implementation("sdpa")
+    again = imagen_fast.accelerate(step.model, trial=False)
+    assert "attention" in kinds(again)
+    again.undo()
+    assert step.model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(("name", "tokens"), [("ViTMAE", {5, 17}), ("timm ViT", {17})])
+def test_the_trial_is_of_the_models_size(name, tokens, monkeypatch):
+    from imagen_fast.integrations.accelerate import model as swapping
+
+    seen = set()
+
+    def gain(work):
+        seen.update(n for x in work.inputs for n in x.shape[1:2] if x.dim() >= 4 and n != 3)
+        return 1.5
+
+    monkeypatch.setattr(swapping, "gain", gain)
+    imagen_fast.accelerate(step_of(name).model)
+    assert tokens <= seen
+    assert 197 not in seen
+
+
+def test_a_tangent_is_the_originals():
+    """In forward mode, for which ours have no rules; PyTorch's own attention has none either."""
+    step = step_of("ImageGPT")
+
+    def tangent():
+        weights = dict(step.model.named_parameters())
+        torch.manual_seed(3)
+        along = {name: torch.randn_like(p) for name, p in weights.items()}
+        return torch.func.jvp(_functional(step), (weights,), (along,))[1]
+
+    theirs = tangent()
+    imagen_fast.accelerate(step.model, trial=False)
+    assert theirs != 0
+    torch.testing.assert_close(tangent(), theirs)
+
+
+@pytest.mark.parametrize("name", ["ImageGPT", "ViTMAE", "timm ViT"])
+def test_torch_func_differentiates(name):
+    step = step_of(name)
+    theirs = torch.func.grad_and_value(_functional(step))(dict(step.model.named_parameters()))
+    imagen_fast.accelerate(step.model, trial=False)
+    ours = torch.func.grad_and_value(_functional(step))(dict(step.model.named_parameters()))
+    assert_alike(ours[::-1], theirs[::-1])
+
+
+def _functional(step):
+    """The loss as a function of the weights."""
+
+    def loss(weights):
+        return step.loss(lambda *x, **inputs: torch.func.functional_call(step.model, weights, x, inputs))
+
+    return loss

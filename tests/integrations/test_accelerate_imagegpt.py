@@ -1,5 +1,7 @@
 """transformers' ImageGPT under `accelerate`: its caches, its masks, its fused loss."""
 
+import inspect
+
 import pytest
 import torch
 from small_models import imagegpt_config
@@ -91,3 +93,35 @@ def test_probabilities_that_are_asked_for():
     imagen_fast.accelerate(model, trial=False)
     for ours, exact in zip(model(input_ids=ids, output_attentions=True).attentions, theirs, strict=True):
         torch.testing.assert_close(ours, exact)
+
+
+def test_an_adapter_or_a_hook_on_the_head_is_respected():
+    peft = pytest.importorskip("peft")
+    model, ids = painter().train(), torch.randint(0, 16, (2, 12))
+    imagen_fast.accelerate(model, trial=False)
+    calls = []
+    handle = model.lm_head.register_forward_hook(lambda *args: calls.append(1))
+    model(input_ids=ids, labels=ids)
+    assert calls
+    handle.remove()
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["lm_head"], init_lora_weights=False))
+    adapted(input_ids=ids, labels=ids).loss.backward()
+    gradients = [p.grad for n, p in adapted.named_parameters() if "lora_" in n]
+    assert gradients
+    assert all(gradient is not None and gradient.any() for gradient in gradients)
+
+
+def test_the_signature_is_theirs_for_a_trainer_to_read():
+    model = painter()
+    theirs = list(inspect.signature(model.forward).parameters)
+    imagen_fast.accelerate(model, trial=False)
+    assert list(inspect.signature(model.forward).parameters) == theirs
+
+
+def test_a_config_that_asks_for_tuples():
+    model, ids = painter(return_dict=False).train(), torch.randint(0, 16, (2, 12))
+    theirs = model(input_ids=ids, labels=ids)
+    imagen_fast.accelerate(model, trial=False)
+    ours = model(input_ids=ids, labels=ids)
+    assert isinstance(ours, tuple)
+    torch.testing.assert_close(ours[0], theirs[0])

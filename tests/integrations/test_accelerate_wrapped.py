@@ -118,9 +118,12 @@ def test_fsdp2(one_process, name, first, apart):
     whole = {name: gradient.full_tensor() for name, gradient in gradients.items()}
     assert_alike((loss, whole), exact, bound=0.03)
     made.undo()
+    ours = [type(module).__mro__ for module in step.model.modules()]
+    assert not any("imagen_fast" in cls.__module__ for classes in ours for cls in classes)
     with torch.autocast("cpu", torch.bfloat16):
         again, _ = step.gradients()
-    assert torch.equal(again, step.gradients(plain)[0]) or torch.allclose(again, exact[0], atol=1e-3)
+        wanted, _ = step.gradients(plain)
+    torch.testing.assert_close(again, wanted, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["Lora", "AdaLora"])

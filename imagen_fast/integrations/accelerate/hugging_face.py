@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from imagen_fast.integrations.accelerate import imagegpt, patches, vitmae
-from imagen_fast.integrations.accelerate.swaps import Kind, Swap, Trial, Types, Undo, serve
+from imagen_fast.integrations.accelerate.swaps import Kind, Swap, Trial, Types, Undo, device_of, serve
 from imagen_fast.integrations.accelerate.trial import IMAGES, Work
 from imagen_fast.integrations.transformers_attention import NAME, attention, register_beside, theirs_of
 
@@ -35,28 +35,30 @@ class ThroughTheInterface:
         return False
 
     def refusal(self, module: Any) -> str | None:
-        if getattr(module, "is_causal", False):
-            return "it is causal"
+        if getattr(module, "is_causal", True):
+            return "it is causal, or does not say"
+        if "Text" in type(module.config).__name__:
+            return "it is of a text model, which may call it as causal"
         asked = module.config._attn_implementation
-        if asked == NAME or hasattr(module, "imagen_fast_types"):
+        if asked == NAME or (asked != theirs_of(asked) and hasattr(module, "imagen_fast_types")):
             return "it is ours already"
-        if _biased(module.config) and next(module.parameters()).device.type == "cpu":
+        if _heads(module) is None:
+            return "it does not say how many heads it has, or how wide"
+        if _biased(module.config) and device_of(module) == torch.device("cpu"):
             return "ours has no fast way for a bias of relative positions on the CPU"
         if theirs_of(asked) == "eager":
             return "its attn_implementation is eager, which gives the probabilities"
         return None
 
     def remark(self, module: Any) -> str | None:
-        rate = getattr(module, "attention_dropout", None) or getattr(module, "dropout", None)
-        rate = getattr(rate, "p", rate)
+        named = (getattr(module, name, None) for name in ("attention_dropout", "dropout", "dropout_prob"))
+        rate = next((getattr(rate, "p", rate) for rate in named if rate), None)
         return f"not in training, where it drops probabilities (rate {rate:g})" if rate else None
 
-    def trial(self, module: Any) -> Trial | None:
-        config = module.config
-        heads = getattr(module, "num_attention_heads", None) or module.num_heads
-        width = getattr(module, "head_dim", None) or config.hidden_size // heads
+    def trial(self, module: Any, model: nn.Module) -> Trial | None:
+        config, device = module.config, device_of(module)
+        heads, width = _heads(module) or (1, 1)
         tokens = _tokens(config)
-        device = next(module.parameters()).device
         name = theirs_of(config._attn_implementation)
         theirs = ALL_ATTENTION_FUNCTIONS[name]
 
@@ -82,13 +84,41 @@ class ThroughTheInterface:
         ours = register_beside(theirs_of(before))
         config._attn_implementation_internal = ours
         unmark = serve(module, types)
+        module.imagen_fast_beside = Beside(theirs_of(before))
 
         def undo() -> None:
             unmark()
+            vars(module).pop("imagen_fast_beside", None)
             if config._attn_implementation == ours:
                 config._attn_implementation_internal = before
 
         return undo
+
+
+class Beside:
+    """At a module whose attention has a name that is registered here: who unpickles it registers it too."""
+
+    def __init__(self, theirs: str) -> None:
+        self.theirs = theirs
+        register_beside(theirs)
+
+    def __reduce__(self) -> tuple[type[Beside], tuple[str]]:
+        return Beside, (self.theirs,)
+
+
+def _heads(attention: Any) -> tuple[int, int] | None:
+    """How many, and how wide; None where that is not to be told."""
+    where = (attention, attention.config)
+    names = ("num_attention_heads", "num_heads")
+    heads = next((n for place in where for name in names if (n := getattr(place, name, None))), None)
+    if not isinstance(heads, int):
+        return None
+    names = ("head_dim", "attention_head_size")
+    width = next((n for name in names if (n := getattr(attention, name, None))), None)
+    if width is None:
+        made = (getattr(getattr(attention, name, None), "out_features", None) for name in ("q_proj", "query"))
+        width = next((n // heads for n in made if n), None)
+    return (heads, width) if isinstance(width, int) else None
 
 
 def _biased(config: Any) -> bool:
@@ -101,7 +131,16 @@ def _tokens(config: Any) -> int:
     if not image or not patch:
         return _USUAL_TOKENS
     (height, width), (p, q) = (x if isinstance(x, (list, tuple)) else (x, x) for x in (image, patch))
-    return math.prod((height // p, width // q)) + 1
+    patches = math.prod((height // p, width // q))
+    if hasattr(config, "mask_ratio") and not _of_decoder(config):
+        patches = int(patches * (1 - config.mask_ratio))
+    return patches + 1
+
+
+def _of_decoder(config: Any) -> bool:
+    """ViTMAE's decoder has a copy of the config, with its own sizes in place of the encoder's."""
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    return all(getattr(config, name) == getattr(config, f"decoder_{name}") for name in names)
 
 
 SWAPS: list[Swap] = [ThroughTheInterface(), *imagegpt.SWAPS, *vitmae.SWAPS, patches.SWAP]

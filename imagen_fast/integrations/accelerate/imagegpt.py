@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -9,13 +10,22 @@ from torch import Tensor, nn
 from transformers.activations import QuickGELUActivation as TheirQuickGELU
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from transformers.models.imagegpt import modeling_imagegpt as theirs
+from transformers.utils import torch_float
 
-from imagen_fast.integrations.accelerate.swaps import ByClass, Swap
+from imagen_fast.integrations.accelerate.swaps import ByClass, Swap, Trial, device_of, working_type
+from imagen_fast.integrations.accelerate.trial import Work
+from imagen_fast.integrations.sdpa import transformed
 from imagen_fast.ops import Raster, causal_pixel_attention, pixel_cross_entropy
 from imagen_fast.ops.quick_gelu import quick_gelu
 from imagen_fast.ops.rms_norm import rms_norm
 
 IGNORED = -100
+# Of a trial: an image of 32 x 32 pixels, twice.
+_TOKENS = 2048
+
+
+def _serves(module: Any, x: Tensor) -> bool:
+    return working_type(x) in getattr(module, "imagen_fast_types", ()) and not transformed()
 
 
 class ImageGPTAttention(theirs.ImageGPTAttention):
@@ -32,7 +42,8 @@ class ImageGPTAttention(theirs.ImageGPTAttention):
         cache_position: Tensor | None = None,
         **others: Any,
     ) -> tuple:
-        if self._drops() or self._asked_for_more(*args, **others):
+        served = _serves(self, hidden_states)
+        if not served or self._drops() or self._asked_for_more(*args, **others):
             if cache_position is not None:
                 others["cache_position"] = cache_position
             return super().forward(hidden_states, layer_past, attention_mask, *args, **others)
@@ -62,7 +73,8 @@ class ImageGPTAttention(theirs.ImageGPTAttention):
         return any(value is not None and value is not False for value in (*args, *others.values()))
 
     def _scale(self) -> float:
-        scale = self.head_dim**-0.5 if self.scale_attn_weights else 1.0
+        # Their own function: in transformers 5.0 it cuts off the fraction of the root.
+        scale = 1 / torch_float(self.head_dim**0.5) if self.scale_attn_weights else 1.0
         layer: Any = self.layer_idx
         return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
 
@@ -92,32 +104,63 @@ def _beside_cache(
 
 class ImageGPTLayerNorm(theirs.ImageGPTLayerNorm):
     def forward(self, tensor: Tensor) -> Tensor:
+        # Not by autocast, which leaves a norm in the type of its input.
+        if tensor.dtype not in getattr(self, "imagen_fast_types", ()) or transformed():
+            return super().forward(tensor)
         return rms_norm(tensor, self.weight, self.eps)
 
 
 class QuickGELUActivation(TheirQuickGELU):
     def forward(self, input: Tensor) -> Tensor:
+        if input.dtype not in getattr(self, "imagen_fast_types", ()) or transformed():
+            return super().forward(input)
         return quick_gelu(input)
 
 
 class ImageGPTForCausalImageModeling(theirs.ImageGPTForCausalImageModeling):
     """In training with labels the logits never exist, as with other fused losses: the output has none."""
 
-    def forward(self, *args: Any, labels: Tensor | None = None, **others: Any) -> Any:
-        if labels is None or not self.training or others.get("return_dict") is False:
+    # transformers' Trainer drops what the signature does not name.
+    @functools.wraps(theirs.ImageGPTForCausalImageModeling.forward)
+    def forward(self, *args: Any, labels: Tensor | None = None, **others: Any) -> Any:  # type: ignore[override]
+        asked = others.get("return_dict")
+        as_tuple = not (self.config.return_dict if asked is None else asked)
+        # What was put around or upon the head since is asked for each time.
+        theirs_alone = as_tuple or _plain_head(self) is not None or transformed()
+        if labels is None or not self.training or theirs_alone:
             return super().forward(*args, labels=labels, **others)
         made = self.transformer(*args, **others)
         # Token n predicts token n + 1.
         loss = pixel_cross_entropy(
             made.last_hidden_state[:, :-1], self.lm_head.weight, labels[:, 1:], ignore_index=IGNORED
         )
-        return CausalLMOutputWithCrossAttentions(
-            loss=loss,
-            cache=made.cache,
-            hidden_states=made.hidden_states,
-            attentions=made.attentions,
-            cross_attentions=made.cross_attentions,
+        kept = {name: value for name, value in made.items() if name != "last_hidden_state"}
+        return CausalLMOutputWithCrossAttentions(loss=loss, **kept)
+
+
+def _norm_trial(norm: Any, model: nn.Module) -> Trial:
+    size, device = len(norm.weight), device_of(norm)
+
+    def work(dtype: torch.dtype, autocast: bool) -> Work:
+        x, weight = (
+            torch.randn(shape, dtype=dtype, device=device, requires_grad=True)
+            for shape in ((_TOKENS, size), (size,))
         )
+
+        def through(x: Tensor, weight: Tensor) -> Tensor:
+            return x / torch.sqrt(x.square().mean(-1, keepdim=True) + norm.eps) * weight
+
+        return Work(through, lambda x, weight: rms_norm(x, weight, norm.eps), (x, weight))
+
+    return Trial(size, work)
+
+
+def _activation_trial(activation: Any, model: nn.Module) -> Trial:
+    def work(dtype: torch.dtype, autocast: bool) -> Work:
+        x = torch.randn(_TOKENS, 1024, dtype=dtype, device=device_of(model), requires_grad=True)
+        return Work(lambda x: x * torch.sigmoid(1.702 * x), quick_gelu, (x,))
+
+    return Trial(1024, work)
 
 
 def _plain_head(module: Any) -> str | None:
@@ -142,7 +185,7 @@ def _self_attention(module: Any) -> str | None:
 
 SWAPS: list[Swap] = [
     ByClass("attention", theirs.ImageGPTAttention, ImageGPTAttention, _self_attention, noted=_dropped),
-    ByClass("norm", theirs.ImageGPTLayerNorm, ImageGPTLayerNorm),
-    ByClass("activation", TheirQuickGELU, QuickGELUActivation),
+    ByClass("norm", theirs.ImageGPTLayerNorm, ImageGPTLayerNorm, tried=_norm_trial),
+    ByClass("activation", TheirQuickGELU, QuickGELUActivation, tried=_activation_trial),
     ByClass("loss", theirs.ImageGPTForCausalImageModeling, ImageGPTForCausalImageModeling, _plain_head),
 ]

@@ -11,7 +11,7 @@ from torch import nn
 
 from imagen_fast import native
 from imagen_fast.errors import InvalidInput
-from imagen_fast.integrations.accelerate.swaps import Kind, Swap, Types, Undo, swaps_for
+from imagen_fast.integrations.accelerate.swaps import Kind, Swap, Types, Undo, device_of, swaps_for
 from imagen_fast.integrations.accelerate.trial import gain
 from imagen_fast.integrations.sdpa import TYPES
 
@@ -49,7 +49,10 @@ class Acceleration:
     _undo: list[Undo] = field(default_factory=list, repr=False)
 
     def undo(self) -> None:
-        """Make every module what it was; weights are not touched, neither way. (Memory stays kept.)"""
+        """Make every module what it was; weights are not touched, neither way.
+
+        Memory stays kept, and copies that were made of the model meanwhile stay as they are.
+        """
         while self._undo:
             self._undo.pop()()
 
@@ -94,15 +97,18 @@ def accelerate(model: nn.Module, *, trial: bool = True) -> Acceleration:
     for name, module in model.named_modules():
         for swap in swaps:
             if swap.fits(module):
-                _consider(swap, name, module, trial, tried, made)
+                _consider(swap, name, module, model if trial else None, tried, made)
     if made.swapped and any(p.device.type == "cpu" for p in model.parameters()):
         made.memory_kept = native.keep_freed_memory()
     return made
 
 
-def _consider(swap: Swap, name: str, module: nn.Module, trial: bool, tried: dict, made: Acceleration) -> None:
+def _consider(
+    swap: Swap, name: str, module: nn.Module, model: nn.Module | None, tried: dict, made: Acceleration
+) -> None:
+    """`model`: in which it is tried; None where it is not to be."""
     about = name, type(module).__name__, swap.kind
-    why = swap.refusal(module)
+    why = _unfit(module, swap.kind) or swap.refusal(module)
     if why is not None:
         made.left.append(Left(*about, why))
         return
@@ -110,12 +116,15 @@ def _consider(swap: Swap, name: str, module: nn.Module, trial: bool, tried: dict
     if not types:
         made.left.append(Left(*about, f"ours does not serve {_name(_own_type(module))}"))
         return
-    if trial and (planned := swap.trial(module)) is not None:
+    if model is not None and (planned := swap.trial(module, model)) is not None:
+        if torch.device("meta") == device_of(module):
+            made.left.append(Left(*about, "its weights are on the meta device, where nothing can be tried"))
+            return
         key = id(swap), type(module), planned.size, types
         if key not in tried:
             own = _own_type(module)
             # The random numbers that come next are the program's.
-            with torch.random.fork_rng(_gpus(module)):
+            with torch.random.fork_rng(_gpus(module)), torch.inference_mode(False), torch.enable_grad():
                 tried[key] = {t: gain(planned.work(t, t != own)) for t in types}
         gains = tried[key]
         types = tuple(t for t in types if gains[t] >= LEAST_GAIN)
@@ -124,6 +133,14 @@ def _consider(swap: Swap, name: str, module: nn.Module, trial: bool, tried: dict
             return
     made._undo.append(swap.apply(module, _with_half(types)))
     made.swapped.append(Swapped(*about, gains, swap.remark(module)))
+
+
+def _unfit(module: nn.Module, kind: Kind) -> str | None:
+    if "forward" in vars(module):
+        return "its forward is its own, and not that of its class"
+    if kind != "activation" and device_of(module) is None:
+        return "it has no weights of its own"
+    return None
 
 
 def _told(gains: dict[torch.dtype, float], marked: bool = False) -> str:

@@ -8,19 +8,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imagen_fast.integrations.accelerate.swaps import ByClass, Trial, Types, working_type
+from imagen_fast.integrations.accelerate.exchange import made_of
+from imagen_fast.integrations.accelerate.swaps import ByClass, Kind, Trial, Types, Undo, working_type
 from imagen_fast.integrations.accelerate.trial import IMAGES, Work
 
-# So many patches a side, in a trial: those of an image of 224 pixels in patches of 16.
-_SIDE = 14
+# Where an embedding does not tell: an image of 224 pixels in patches of 16.
+_USUAL_GRID = (14, 14)
 
 
 class Conv2d(nn.Conv2d):
-    imagen_fast_types: Types
+    # Of one that was undone while somebody held its forward.
+    imagen_fast_types = frozenset[torch.dtype]()
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = self.kernel_size
-        whole = x.dim() == 4 and x.shape[2] % height == 0 and x.shape[3] % width == 0
+        fits = x.dim() == 4 and x.shape[1] == self.in_channels and x.numel() > 0
+        whole = fits and x.shape[2] % height == 0 and x.shape[3] % width == 0
         if not whole or working_type(x) not in self.imagen_fast_types:
             return super().forward(x)
         return project(x, self.weight, self.bias)
@@ -39,11 +42,35 @@ def project(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return tokens.view(batch, height // p, width // q, embed).permute(0, 3, 1, 2)
 
 
-class Projection(ByClass):
-    """Of convolutions, those that project patches."""
+class Projection:
+    """In an embedding of transformers or timm, the convolution that projects patches.
+
+    Other convolutions may be somebody's own, who counts on how their outputs lie in memory.
+    """
+
+    kind: Kind = "embedding"
 
     def fits(self, module: nn.Module) -> bool:
-        return super().fits(module) and _projects_patches(module)
+        library = type(module).__module__.partition(".")[0]
+        known = library in ("transformers", "timm") and "Embed" in type(module).__name__
+        return known and _projection(module) is not None
+
+    def refusal(self, module: nn.Module) -> str | None:
+        return "its projection has a forward of its own" if "forward" in vars(_projection(module)) else None
+
+    def remark(self, module: nn.Module) -> str | None:
+        return None
+
+    def trial(self, module: nn.Module, model: nn.Module) -> Trial | None:
+        return _trial(_projection(module), _grid(module))
+
+    def apply(self, module: nn.Module, types: Types) -> Undo:
+        return ByClass(self.kind, nn.Conv2d, Conv2d).apply(_projection(module), types)
+
+
+def _projection(embedding: nn.Module) -> Any:
+    found = (child for child in embedding.children() if made_of(child, nn.Conv2d))
+    return next(filter(_projects_patches, found), None)
 
 
 def _projects_patches(conv: Any) -> bool:
@@ -51,28 +78,38 @@ def _projects_patches(conv: Any) -> bool:
     return plain and conv.stride == conv.kernel_size and min(conv.kernel_size) > 1
 
 
-def _trial(conv: Any) -> Trial:
+def _grid(embedding: Any) -> tuple[int, int]:
+    """Rows and columns of patches, where an embedding says what images it takes."""
+    size = getattr(embedding, "img_size", None) or getattr(embedding, "image_size", None)
+    if size is None:
+        return _USUAL_GRID
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    p, q = _projection(embedding).kernel_size
+    return height // p, width // q
+
+
+def _trial(conv: Any, grid: tuple[int, int]) -> Trial:
     weight = conv.weight
     size = tuple(weight.shape)
 
     def work(dtype: torch.dtype, autocast: bool) -> Work:
         embed, channels, height, width = size
         own = torch.float32 if autocast else dtype
-        image = torch.randn(IMAGES, channels, _SIDE * height, _SIDE * width, dtype=own, device=weight.device)
+        shape = IMAGES, channels, grid[0] * height, grid[1] * width
+        image = torch.randn(shape, dtype=own, device=weight.device)
         made_up = torch.randn(size, dtype=own, device=weight.device, requires_grad=True)
         bias = torch.zeros(embed, dtype=own, device=weight.device, requires_grad=True)
 
         def theirs(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return (
-                nn.functional.conv2d(image, weight, bias, stride=(height, width)).flatten(2).transpose(1, 2)
-            )
+            made = nn.functional.conv2d(image, weight, bias, stride=(height, width))
+            return made.flatten(2).transpose(1, 2)
 
         def ours(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             return project(image, weight, bias).flatten(2).transpose(1, 2)
 
         return Work(theirs, ours, (image, made_up, bias), dtype if autocast else None)
 
-    return Trial(size, work)
+    return Trial((size, grid), work)
 
 
-SWAP = Projection("embedding", nn.Conv2d, Conv2d, tried=_trial)
+SWAP = Projection()

@@ -38,8 +38,8 @@ class Swap(Protocol):
     def remark(self, module: nn.Module) -> str | None:
         """When one that is swapped goes the original's way all the same."""
 
-    def trial(self, module: nn.Module) -> Trial | None:
-        """None where ours cannot lose."""
+    def trial(self, module: nn.Module, model: nn.Module) -> Trial | None:
+        """Work of the size that `module` has in `model`; None where it is swapped untried."""
 
     def apply(self, module: nn.Module, types: Types) -> Undo:
         """Swap it; `types` are the types of numbers that ours is to serve."""
@@ -57,7 +57,7 @@ class ByClass:
     original: type[nn.Module]
     ours: type[nn.Module]
     why_not: Callable[[Any], str | None] = lambda module: None
-    tried: Callable[[Any], Trial | None] = lambda module: None
+    tried: Callable[[Any, nn.Module], Trial | None] = lambda module, model: None
     noted: Callable[[Any], str | None] = lambda module: None
 
     def fits(self, module: nn.Module) -> bool:
@@ -69,8 +69,8 @@ class ByClass:
     def remark(self, module: nn.Module) -> str | None:
         return self.noted(module)
 
-    def trial(self, module: nn.Module) -> Trial | None:
-        return self.tried(module)
+    def trial(self, module: nn.Module, model: nn.Module) -> Trial | None:
+        return self.tried(module, model)
 
     def apply(self, module: nn.Module, types: Types) -> Undo:
         exchange(module, self.original, self.ours)
@@ -94,9 +94,14 @@ def serve(module: nn.Module, types: Types) -> Undo:
     module.imagen_fast_types = types  # type: ignore[assignment]
 
     def undo() -> None:
-        del module.imagen_fast_types
+        vars(module).pop("imagen_fast_types", None)  # it may have been marked twice
 
     return undo
+
+
+def device_of(module: nn.Module) -> torch.device | None:
+    """Of its weights; None without any."""
+    return next((parameter.device for parameter in module.parameters()), None)
 
 
 # The module of ours that knows a library, by the library's name.

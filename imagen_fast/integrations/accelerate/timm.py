@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from imagen_fast.integrations.accelerate import patches
-from imagen_fast.integrations.accelerate.swaps import ByClass, Swap, Trial
+from imagen_fast.integrations.accelerate.swaps import ByClass, Swap, Trial, device_of
 from imagen_fast.integrations.accelerate.trial import IMAGES, Work
 from imagen_fast.integrations.sdpa import scaled_dot_product_attention
 
@@ -34,8 +34,11 @@ class _Serving(TorchFunctionMode):
 
 
 class _Served:
+    # Of one that was undone while somebody held its forward.
+    imagen_fast_types = frozenset[torch.dtype]()
+
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        with _Serving(self.imagen_fast_types):  # type: ignore[attr-defined]
+        with _Serving(self.imagen_fast_types):
             return super().forward(*args, **kwargs)  # type: ignore[misc]
 
 
@@ -70,14 +73,14 @@ def _dropped(module: Any) -> str | None:
     return f"not in training, where it drops probabilities (attn_drop={rate:g})" if rate else None
 
 
-def _trial(module: Any) -> Trial:
+def _trial(module: Any, model: nn.Module) -> Trial:
     heads = module.num_heads
     width = round(module.scale**-2)
-    tokens = 197
+    tokens = _tokens(model)
 
     def work(dtype: torch.dtype, autocast: bool) -> Work:
         # Views into a fused projection.
-        device = next(module.parameters()).device
+        device = device_of(module)
         qkv = torch.randn(IMAGES, tokens, 3, heads, width, dtype=dtype, device=device, requires_grad=True)
 
         def through(function: Any) -> Any:
@@ -87,6 +90,13 @@ def _trial(module: Any) -> Trial:
         return Work(through(theirs), through(scaled_dot_product_attention), (qkv,))
 
     return Trial((heads, width, tokens), work)
+
+
+def _tokens(model: nn.Module) -> int:
+    """Of its first embedding, and a class token; an image of 224 in patches of 16 where none tells."""
+    embeddings = (getattr(module, "patch_embed", None) for module in model.modules())
+    counts = (getattr(embedding, "num_patches", None) for embedding in embeddings)
+    return next((count for count in counts if count), 196) + 1
 
 
 SWAPS: list[Swap] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from torch import Tensor
@@ -9,26 +10,25 @@ from transformers.models.vit_mae import modeling_vit_mae as theirs
 from transformers.utils.generic import can_return_tuple
 
 from imagen_fast.integrations.accelerate.swaps import ByClass, Swap
+from imagen_fast.integrations.sdpa import transformed
 from imagen_fast.ops import masked_pixel_mse
 
 
 class ViTMAEForPreTraining(theirs.ViTMAEForPreTraining):
+    # transformers' Trainer drops what the signature does not name.
+    @functools.wraps(theirs.ViTMAEForPreTraining.forward)
     @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         pixel_values: Tensor | None = None,
         noise: Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
-        attention_mask: Tensor | None = None,
         **others: Any,
     ) -> theirs.ViTMAEForPreTrainingOutput:
-        encoded = self.vit(
-            pixel_values,
-            noise=noise,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            attention_mask=attention_mask,
-            **others,
-        )
+        others |= {"noise": noise, "interpolate_pos_encoding": interpolate_pos_encoding}
+        if transformed():
+            return super().forward(pixel_values, **others)
+        encoded = self.vit(pixel_values, **others)
         predicted = self.decoder(
             encoded.last_hidden_state, encoded.ids_restore, interpolate_pos_encoding=interpolate_pos_encoding
         ).logits
@@ -46,6 +46,12 @@ class ViTMAEForPreTraining(theirs.ViTMAEForPreTraining):
         )
 
 
+def _own_loss(model: Any) -> str | None:
+    if {"forward_loss", "patchify"} & vars(model).keys():
+        return "its loss is its own, and not that of its class"
+    return None
+
+
 def _without_positions(model: Any) -> str | None:
     """transformers makes a model of a config so: what its decoder sets is overwritten (seen in 5.24)."""
     positions = model.decoder.decoder_pos_embed
@@ -58,5 +64,5 @@ def _without_positions(model: Any) -> str | None:
 
 
 SWAPS: list[Swap] = [
-    ByClass("loss", theirs.ViTMAEForPreTraining, ViTMAEForPreTraining, noted=_without_positions)
+    ByClass("loss", theirs.ViTMAEForPreTraining, ViTMAEForPreTraining, _own_loss, noted=_without_positions)
 ]
