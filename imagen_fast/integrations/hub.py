@@ -96,7 +96,10 @@ class OnHub(PyTorchModelHubMixin):
         made: Any
         made, values = load_folder(folder, cls)  # type: ignore[type-var]
         # The mixin gives what it has read of the configuration; the rest is from the caller.
-        if odd := sorted(given.keys() - values.keys() - {"config"}):
+        given = {name: value for name, value in given.items() if name != "config"}
+        if odd := sorted(
+            name for name, value in given.items() if name not in values or value != values[name]
+        ):
             raise InvalidInput(f"a model is loaded as it was saved; {odd[0]!r} cannot be given")
         made.about = {name: values[name] for name in ABOUT if name in values}
         return made.to(map_location)
@@ -158,6 +161,9 @@ def on_hub(model: nn.Module, about: Mapping[str, Any] = OnHub.about) -> Any:
     """
     describe(model, {})
     made: Any = copy.copy(model)
+    # The same weights, but not the same tables: what is put into one is not in the other.
+    for name in ("_modules", "_parameters", "_buffers"):
+        setattr(made, name, dict(getattr(model, name)))
     made.__class__ = next(ours for plain, ours in _CLASSES.items() if isinstance(model, plain))
-    made.about = about
+    made.about = dict(about)  # which can be copied and pickled
     return made

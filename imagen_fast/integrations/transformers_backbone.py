@@ -28,6 +28,8 @@ from imagen_fast.errors import InvalidInput
 from imagen_fast.models import VisionTransformer, ViTConfig
 from imagen_fast.models.layers import initialise
 from imagen_fast.models.positions import resize_positions, sincos_positions
+from imagen_fast.models.vit import Sizes
+from imagen_fast.tasks.folder import refuse_unlike_its_configuration
 
 try:
     from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
@@ -36,6 +38,9 @@ except ImportError:  # where the first releases of transformers 5 have them
         BackboneConfigMixin,
         BackboneMixin,
     )
+
+# What a model may have in place of what its weights came from.
+_NEW = ("norm", "fc_norm", "head")
 
 logger = logging.get_logger(__name__)
 
@@ -142,12 +147,13 @@ class ImagenFastViTPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = "image"
     supports_gradient_checkpointing = True
+    _sizes: Sizes = "divisible"
     _no_split_modules = ["Block"]  # noqa: RUF012 theirs has no annotation either
 
     def __init__(self, config: ImagenFastViTConfig, num_classes: int = 0) -> None:
         super().__init__(config)
         self.gradient_checkpointing = False
-        self.vit = VisionTransformer(config.shapes, num_classes, config.drop_path, sizes="divisible")
+        self.vit = VisionTransformer(config.shapes, num_classes, config.drop_path, sizes=self._sizes)
         # Made in float32 whatever `dtype` was asked for.
         self.vit.pos_embed.data = self.vit.pos_embed.data.to(self.vit.cls_token.dtype)
         self.post_init()
@@ -164,18 +170,29 @@ class ImagenFastViTPreTrainedModel(PreTrainedModel):
                 another `pool` the norm before the head is new, as is a head for another number of classes.
 
         Raises:
-            InvalidInput: it is no vision transformer of ours.
+            InvalidInput: it is no vision transformer of ours, or `config` asks for other shapes than it has.
         """
         if not isinstance(vit, VisionTransformer):
             raise InvalidInput(f"only a VisionTransformer has such a form, not a {type(vit).__name__}")
         if vit.num_classes and not config.keys() & {"num_labels", "id2label"}:
             config["num_labels"] = vit.num_classes
-        model = cls(cls.config_class(**{**vit.config.to_dict(), **config}))
+        refuse_unlike_its_configuration(vit)
+        last: Any = vit.blocks[-1]
+        config.setdefault("drop_path", last.drop_path.rate)
+        model: Any = cls(cls.config_class(**{**vit.config.to_dict(), **config}))
+        model.to(vit.cls_token.dtype)
+        asked, has = model.vit.config.to_dict(), vit.config.to_dict()
+        for name in has.keys() - {"image_size", "pool", "positions"}:
+            if asked[name] != has[name]:
+                raise InvalidInput(f"the weights are of {name}={has[name]}, not of {name}={asked[name]}")
         weights = vit.state_dict()
         weights["pos_embed"] = resize_positions(weights["pos_embed"], vit.config.grid, model.vit.config.grid)
         same_head = model.vit.num_classes == vit.num_classes
         weights = {n: w for n, w in weights.items() if same_head or not n.startswith("head.")}
-        model.vit.load_state_dict(weights, strict=model.vit.config.pool == vit.config.pool and same_head)
+        odd = model.vit.load_state_dict(weights, strict=False)
+        # Of another pooling the norm is elsewhere; a new head is new.
+        left = [n for n in (*odd.missing_keys, *odd.unexpected_keys) if n.split(".")[0] not in _NEW]
+        assert not left, left
         return model
 
     def _initialize_weights(self, module: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -301,6 +318,9 @@ class ImagenFastViTBackbone(BackboneMixin, ImagenFastViTPreTrainedModel):
 
     has_attentions = False
 
+    # A detector pads a batch to whatever size its largest image has.
+    _sizes = "padded"
+
     def __init__(self, config: ImagenFastViTConfig) -> None:
         super().__init__(config)
         if self.backbone_type is None:  # the first releases of transformers 5 leave it to the model
@@ -332,8 +352,12 @@ class ImagenFastViTBackbone(BackboneMixin, ImagenFastViTPreTrainedModel):
             tokens = self.vit.norm(tokens)
         if not self.config.reshape_hidden_states:
             return tokens
-        rows = pixel_values.shape[-2] // self.config.patch_size
-        return tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, -1)).contiguous()
+        return (
+            tokens[:, 1:]
+            .transpose(1, 2)
+            .unflatten(2, self.vit.patch_embed.grid_of(pixel_values))
+            .contiguous()
+        )
 
 
 AutoConfig.register(ImagenFastViTConfig.model_type, ImagenFastViTConfig)

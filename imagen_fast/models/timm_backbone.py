@@ -58,11 +58,12 @@ class TimmBackbone(nn.Module):
         self.network = timm_network(config, **({"drop_path_rate": drop_path} if drop_path else {}))
         self.stride = _stride(self.network, config)
         self.network.eval()
-        features = self._try()
+        weights = list(self.network.parameters())
+        with torch.enable_grad():
+            features = self._try()
+            gradients = torch.autograd.grad(features.sum(), weights, allow_unused=True)
         self.network.train()
         self.embed_dim: int = features.shape[1]
-        weights = list(self.network.parameters())
-        gradients = torch.autograd.grad(features.sum(), weights, allow_unused=True)
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.requires_grad_(gradient is not None)
 

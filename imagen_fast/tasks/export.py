@@ -23,7 +23,7 @@ from imagen_fast.models.timm_backbone import timm_arguments
 from imagen_fast.tasks.backbone import load_backbone, write_weights
 from imagen_fast.tasks.card import CARD, model_card, training_facts
 from imagen_fast.tasks.classifier import ABOUT, Classifier
-from imagen_fast.tasks.folder import labels, save_folder
+from imagen_fast.tasks.folder import CONFIG, labels, save_folder
 from imagen_fast.tasks.generation import load_pixel_transformer
 from imagen_fast.train import Run, load_checkpoint, load_into
 from imagen_fast.train.checkpoint import write_atomically
@@ -52,7 +52,20 @@ def export(run: str | Path, format: str, out: str | Path) -> str:
     if format not in FORMATS:
         raise InvalidInput(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     write = {"timm": _to_timm, "vitmae": _to_vitmae, "hub": _to_hub}[format]
+    _refuse_place(format, Path(out))
     return write(Path(run), Path(out))
+
+
+def _refuse_place(format: str, out: Path) -> None:
+    if format == "timm":
+        # timm reads what has another ending with pickle.
+        if out.suffix != ".safetensors" or out.is_dir():
+            raise InvalidInput(f"the timm format is one file that ends in .safetensors, not {out}")
+        return
+    if out.exists() and not out.is_dir():
+        raise InvalidInput(f"the {format} format is a folder, and {out} is a file")
+    if format == "hub" and (out / CARD).exists() and not (out / CONFIG).exists():
+        raise InvalidInput(f"{out} has a {CARD} of its own, which the card of the model would replace")
 
 
 def model_of(run: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -115,11 +128,10 @@ def _to_timm(run: Path, out: Path) -> str:
     if isinstance(found, TimmBackbone):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_weights(out, found.network.state_dict())
-        shape = ", ".join(f"{name}={value}" for name, value in timm_arguments(found.config).items())
-        return (
-            f"wrote {out}; load it with "
-            f"timm.create_model({found.config.timm!r}, {shape}, checkpoint_path={str(out)!r})"
-        )
+        shape = "".join(f"{name}={value}, " for name, value in timm_arguments(found.config).items())
+        # So it loads with a new head for another num_classes, too.
+        weights = f"pretrained=True, pretrained_cfg_overlay={{'file': {str(out)!r}}}"
+        return f"wrote {out}; load it with timm.create_model({found.config.timm!r}, {shape}{weights})"
     if not isinstance(found, VisionTransformer):
         raise InvalidInput(f"timm has no pixel transformer, and {run} holds one")
     save_timm(found, out)

@@ -73,7 +73,7 @@ def _unnamed(count: int) -> dict[str, Any]:
 KINDS = {
     "imagen_fast_vit": Kind(
         VisionTransformer,
-        lambda model: {**model.config.to_dict(), **_unnamed(model.num_classes)},
+        lambda model: {**model.config.to_dict(), **_unnamed(getattr(model.head, "out_features", 0))},
         lambda values: {"config": _vit(values), "num_classes": len(values.get("id2label", ()))},
     ),
     "imagen_fast_mae": Kind(
@@ -119,13 +119,30 @@ def describe(model: nn.Module, about: dict[str, Any]) -> dict[str, Any]:
         about: more of it, see `ABOUT`.
 
     Raises:
-        InvalidInput: a kind of model that has no folder.
+        InvalidInput: a kind of model that has no folder, or one that has been changed since it was made.
     """
     for name, kind in KINDS.items():
         if isinstance(model, kind.model):
+            if isinstance(model, VisionTransformer):
+                refuse_unlike_its_configuration(model)
             return {"model_type": name, "imagen_fast_version": __version__, **kind.shapes(model), **about}
     known = ", ".join(kind.model.__name__ for kind in KINDS.values())
     raise InvalidInput(f"a folder of its own is for {known}, not for a {type(model).__name__}")
+
+
+def refuse_unlike_its_configuration(vit: VisionTransformer) -> None:
+    """One of timm's registry may pool or norm in other ways, and blocks may have been taken away.
+
+    Raises:
+        InvalidInput: what its configuration makes would compute something else.
+    """
+    config = vit.config
+    token = config.pool == "token"
+    norms = (isinstance(vit.norm, nn.Identity), isinstance(vit.fc_norm, nn.Identity)) == (not token, token)
+    if not norms or getattr(vit, "global_pool", config.pool) != config.pool:
+        raise InvalidInput("the model pools its tokens as no configuration of ours says")
+    if len(vit.blocks) != config.depth:
+        raise InvalidInput(f"the model has {len(vit.blocks)} blocks, and its configuration {config.depth}")
 
 
 def save_folder(model: nn.Module, folder: str | Path, about: dict[str, Any]) -> dict[str, Any]:

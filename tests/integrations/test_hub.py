@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -246,3 +248,30 @@ def test_the_image_processor_sees_what_our_evaluation_sees(size, tmp_path):
     ours = CenterCrop(FACTS["crop"]).view(DecodedPicture(picture), 32)
     off = (shown - torch.from_numpy(np.array(ours)).permute(2, 0, 1)).abs()
     assert off.max() <= 1
+
+
+def test_what_no_configuration_says_is_refused():
+    timm = pytest.importorskip("imagen_fast.integrations.timm", exc_type=ImportError)
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 3}
+    for pooling in ({"global_pool": "max"}, {"global_pool": "token", "fc_norm": True}, {"global_pool": ""}):
+        with pytest.raises(InvalidInput, match="pools its tokens as no configuration of ours says"):
+            hub.on_hub(timm.VisionTransformer(**sizes, **pooling))
+    shorter = timm.VisionTransformer(**sizes)
+    shorter.blocks = shorter.blocks[:1]
+    with pytest.raises(InvalidInput, match="the model has 1 blocks, and its configuration 2"):
+        hub.on_hub(shorter)
+
+
+def test_a_model_on_the_hub_can_be_copied_and_changed_alone(tmp_path):
+    model = made("classifier")
+    shared = hub.on_hub(model)
+    for twin in (copy.deepcopy(shared), pickle.loads(pickle.dumps(shared))):
+        assert twin.about == {}
+    head = model.head
+    shared.head = nn.Linear(head.in_features, 7)
+    assert model.head is head
+    shared.save_pretrained(tmp_path)
+    again = hub.VisionTransformer.from_pretrained(tmp_path)
+    assert torch.equal(again.head.weight, shared.head.weight)
+    with pytest.raises(InvalidInput, match="'depth' cannot be given"):
+        hub.VisionTransformer.from_pretrained(tmp_path, depth=1)

@@ -63,8 +63,10 @@ def test_maps_of_images_of_other_sizes():
     assert [found.shape for found in maps] == [(2, 32, 6, 5)] * 2
     tokens = backbone.vit.forward_features(larger)[:, 1:]
     assert torch.equal(maps[-1].flatten(2).mT, tokens)
-    with pytest.raises(InvalidInput, match="images that its patch of 8 pixels divides, not 50x40"):
-        backbone(torch.randn(1, 3, 50, 40))
+    odd = torch.randn(2, 3, 45, 33)
+    whole = nn.functional.pad(odd, (0, 7, 0, 3))
+    for found, wanted in zip(backbone(odd).feature_maps, backbone(whole).feature_maps, strict=True):
+        assert torch.equal(found, wanted)
 
 
 def test_maps_without_norm_and_as_tokens():
@@ -303,6 +305,10 @@ def test_what_cannot_be_is_one_sentence():
         config(out_features=["stage5"])
     with pytest.raises(InvalidInput, match="not a PixelBackbone"):
         ours.ImagenFastViTModel.from_vit(PixelBackbone(PixelConfig((4, 4), embed_dim=8, depth=1, heads=1)))
+    vit = VisionTransformer(ViTConfig((16, 16), 8, embed_dim=16, depth=2, heads=2), 3)
+    for change in ({"depth": 4}, {"heads": 4}, {"patch_size": 4}, {"mlp_ratio": 2.0}):
+        with pytest.raises(InvalidInput, match=f"the weights are of {next(iter(change))}="):
+            ours.ImagenFastViTBackbone.from_vit(vit, **change)
     with pytest.raises(InvalidInput, match=r"the backbone takes images .*, not 8x12"):
         AutoModel.from_config(config())(torch.zeros(1, 3, 8, 12))
 
@@ -313,3 +319,25 @@ def test_the_configuration_has_both_kinds_of_names():
     assert (found.hidden_size, found.num_hidden_layers) == (32, 4)
     assert found.image_size == [224, 224]
     assert found.stage_names == ["stem", "stage1", "stage2", "stage3", "stage4"]
+
+
+def test_type_and_stochastic_depth_come_with_the_weights():
+    vit = VisionTransformer(ViTConfig((16, 16), 8, embed_dim=16, depth=2, heads=2), drop_path=0.25)
+    made = ours.ImagenFastViTBackbone.from_vit(vit.bfloat16())
+    assert made.dtype == torch.bfloat16
+    assert made.config.drop_path == 0.25
+
+
+def test_a_detector_trains_on_images_that_no_patch_divides():
+    backbone = config(out_indices=[4])
+    heads = {"num_labels": 2, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 3}
+    heads |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_attention_heads": 2}
+    made = transformers.DetrConfig(
+        backbone_config=backbone, use_timm_backbone=False, decoder_attention_heads=2, **heads
+    )
+    detector = transformers.DetrForObjectDetection(made).train()
+    pixels, mask = torch.randn(2, 3, 45, 61), torch.ones(2, 45, 61, dtype=torch.long)
+    boxes = detector(pixel_values=pixels, pixel_mask=mask).pred_boxes
+    boxes.sum().backward()
+    assert boxes.shape == (2, 3, 4)
+    assert detector.model.backbone is not None

@@ -181,7 +181,7 @@ def test_only_a_causal_run_draws(pretrained):
 def test_a_pixel_transformer_has_no_other_format(causal_run, tmp_path):
     for format, sentence in (("timm", "timm has no pixel transformer"), ("vitmae", "a masked autoencoder")):
         with pytest.raises(InvalidInput, match=sentence):
-            export(causal_run.folder, format, tmp_path / "out")
+            export(causal_run.folder, format, tmp_path / "out.safetensors")
 
 
 def test_defaults_follow_from_the_data():

@@ -111,8 +111,29 @@ def test_what_cannot_be_exported(pretrained, finetuned, small, tmp_path):
     with pytest.raises(InvalidInput, match="only a pretraining run"):
         export(finetuned.folder, "vitmae", tmp_path / "x")
     with pytest.raises(CheckpointError):
-        export(tmp_path, "timm", tmp_path / "x")
+        export(tmp_path, "timm", tmp_path / "x.safetensors")
     pretrain(replace(small, loss="categorical", steps=1, out=str(tmp_path / "categorical")))
     with pytest.raises(InvalidInput, match="categorical loss"):
         export(tmp_path / "categorical", "vitmae", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("format", "place", "sentence"),
+    [
+        ("timm", "weights", "the timm format is one file that ends in .safetensors, not "),
+        ("timm", "folder.safetensors", "the timm format is one file that ends in .safetensors, not "),
+        ("vitmae", "file", "the vitmae format is a folder, and .* is a file"),
+        ("hub", "file", "the hub format is a folder, and .* is a file"),
+        ("hub", "project", "has a README.md of its own, which the card of the model would replace"),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_told_first(format, place, sentence, pretrained, tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "README.md").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InvalidInput, match=sentence):
+        export(pretrained.folder, format, tmp_path / place)
+    assert sorted(tmp_path.rglob("*")) == before

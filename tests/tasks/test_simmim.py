@@ -164,7 +164,7 @@ def test_fine_tunes_and_predicts(run, short, images, tmp_path):
     with pytest.raises(InvalidInput, match="a layer decay is of transformers of ours"):
         finetune(replace(tuned, layer_decay=0.7, out=str(tmp_path / "x")))
     with pytest.raises(InvalidInput, match="another classifier"):
-        export(tmp_path / "head", "timm", tmp_path / "x")
+        export(tmp_path / "head", "timm", tmp_path / "x.safetensors")
 
 
 def test_defaults_follow_from_the_paper_and_the_image():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers.activations import QuickGELUActivation as TheirQuickGELU
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from transformers.models.imagegpt import modeling_imagegpt as theirs
-from transformers.utils import torch_float
+from transformers.utils.generic import torch_float
 
 from imagen_fast.integrations.accelerate.swaps import ByClass, Swap, Trial, device_of, working_type
 from imagen_fast.integrations.accelerate.trial import Work
