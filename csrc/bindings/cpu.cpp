@@ -12,7 +12,7 @@ PYBIND11_MODULE(_cpu, m) {
     imagen_fast::register_causal_softmax(m);
     imagen_fast::register_layer_norm(m);
     imagen_fast::register_powers_of_two(m);
-    imagen_fast::register_quick_gelu(m);
+    imagen_fast::register_gelu(m);
     imagen_fast::register_generation(m);
 #if defined(IMAGEN_FAST_JPEG)
     imagen_fast::register_jpeg(m);

@@ -23,7 +23,7 @@ void register_attention(pybind11::module_& m);
 void register_causal_softmax(pybind11::module_& m);
 void register_layer_norm(pybind11::module_& m);
 void register_powers_of_two(pybind11::module_& m);
-void register_quick_gelu(pybind11::module_& m);
+void register_gelu(pybind11::module_& m);
 void register_generation(pybind11::module_& m);
 void register_decode_batch(pybind11::module_& m);
 void register_jpeg(pybind11::module_& m);

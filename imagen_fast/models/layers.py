@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from imagen_fast.ops import OnGrid, Visible, causal_pixel_attention, masked_patch_attention
 from imagen_fast.ops.linear import linear
-from imagen_fast.ops.modules import LayerNorm, QuickGELU, RMSNorm
+from imagen_fast.ops.modules import GELU, LayerNorm, QuickGELU, RMSNorm
 
 
 class Linear(nn.Linear):
@@ -20,7 +20,7 @@ class Linear(nn.Linear):
 NormName = Literal["layer", "rms"]
 ActivationName = Literal["gelu", "quick_gelu"]
 NORMS = {"layer": LayerNorm, "rms": RMSNorm}
-ACTIVATIONS = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
+ACTIVATIONS = {"gelu": GELU, "quick_gelu": QuickGELU}
 
 
 Context = Visible | OnGrid | None

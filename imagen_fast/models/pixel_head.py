@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from imagen_fast.models.layers import Linear
 from imagen_fast.ops import pixel_cross_entropy, pixel_logistic_mixture
+from imagen_fast.ops.gelu import gelu
 from imagen_fast.ops.reference import logistic_mixture
 
 WIDTH = 32
@@ -80,7 +81,7 @@ class PixelHead(nn.Module):
         # Below the diagonal: channel c reads the channels before it.
         weight = self.earlier * hidden.new_ones(self.channels, self.channels - 1).tril(-1)[:, None]
         told = torch.einsum("...e,cwe->...cw", scaled, weight)
-        return nn.functional.gelu(pixels + told).flatten(-3, -2)
+        return gelu(pixels + told).flatten(-3, -2)
 
     def loss(self, tokens: Tensor, target: Tensor, keep: Tensor | None = None) -> Tensor:
         """-mean log p(value), in nats a value, of [..., values] targets.

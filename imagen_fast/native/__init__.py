@@ -24,6 +24,7 @@ from imagen_fast.native.features import (
     unavailable_because,
     use_instruction_set,
 )
+from imagen_fast.native.gelu import gelu_backward, gelu_forward
 from imagen_fast.native.generation import PackedLinear, StepBlock, StepCache, StepView
 from imagen_fast.native.jpeg import JpegError, decode_jpeg, jpeg_available, jpeg_size
 from imagen_fast.native.memory import keep_freed_memory
@@ -32,7 +33,6 @@ from imagen_fast.native.nvjpeg import find_nvjpeg
 from imagen_fast.native.pixel_likelihood import PixelLikelihood, cross_entropy, logistic_mixture
 from imagen_fast.native.pixel_mse import masked_pixel_mse_backward, masked_pixel_mse_forward
 from imagen_fast.native.powers_of_two import powers_of_two
-from imagen_fast.native.quick_gelu import quick_gelu_backward, quick_gelu_forward
 
 __all__ = [
     "PIXEL_TYPES",
@@ -58,6 +58,8 @@ __all__ = [
     "decode_jpeg",
     "decode_views",
     "find_nvjpeg",
+    "gelu_backward",
+    "gelu_forward",
     "gpu_decoder_has_engine",
     "gradient_norm",
     "jpeg_available",
@@ -71,8 +73,6 @@ __all__ = [
     "norm_forward",
     "picture_sizes",
     "powers_of_two",
-    "quick_gelu_backward",
-    "quick_gelu_forward",
     "unavailable_because",
     "use_instruction_set",
 ]

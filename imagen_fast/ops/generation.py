@@ -18,8 +18,8 @@ from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 from imagen_fast.errors import InvalidInput
 from imagen_fast.ops.contexts import Window
 from imagen_fast.ops.cpu import generation as cpu
+from imagen_fast.ops.gelu import quick_gelu
 from imagen_fast.ops.layer_norm import layer_norm
-from imagen_fast.ops.quick_gelu import quick_gelu
 from imagen_fast.ops.rms_norm import rms_norm
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "quick_gelu": quick_gelu}

@@ -12,8 +12,8 @@ from torch.nn import functional
 from imagen_fast.ops import functional as ops
 from imagen_fast.ops.contexts import CausalContext, Visible
 from imagen_fast.ops.functional.pixel_cross_entropy import Reduction
+from imagen_fast.ops.gelu import gelu, quick_gelu
 from imagen_fast.ops.layer_norm import layer_norm
-from imagen_fast.ops.quick_gelu import quick_gelu
 from imagen_fast.ops.rms_norm import rms_norm
 from imagen_fast.ops.rotary import Rotary
 
@@ -158,6 +158,15 @@ class RMSNorm(_Layer):
         if len(self.normalized_shape) > 1 or weight is None or self.eps is None:
             return functional.rms_norm(x, self.normalized_shape, weight, self.eps)
         return rms_norm(x, weight, self.eps)
+
+
+class GELU(_Layer):
+    approximate: str
+
+    def forward(self, input: Tensor) -> Tensor:
+        # Modules of others that have no such option are exact.
+        approximate = getattr(self, "approximate", "none")
+        return gelu(input) if approximate == "none" else functional.gelu(input, approximate=approximate)
 
 
 class QuickGELU(_Layer):

@@ -16,6 +16,7 @@ from imagen_fast.ops.contexts import CausalContext
 from imagen_fast.ops.functional.pixel_cross_entropy import Reduction
 
 __all__ = [
+    "GELU",
     "CausalPixelAttention",
     "CausalPixelSoftmax",
     "LayerNorm",
@@ -180,6 +181,10 @@ class LayerNorm(layers.LayerNorm, nn.LayerNorm):
 
 class RMSNorm(layers.RMSNorm, nn.RMSNorm):
     """PyTorch's, in one pass in bf16 on the CPU."""
+
+
+class GELU(layers.GELU, nn.GELU):
+    """PyTorch's, of which the exact one is faster in bf16 on the CPU."""
 
 
 class QuickGELU(layers.QuickGELU):

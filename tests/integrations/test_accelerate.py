@@ -287,6 +287,19 @@ def test_after_another_choice_it_can_be_ours_again():
     assert step.model.config._attn_implementation == "sdpa"
 
 
+def test_models_that_share_a_config_are_undone_one_by_one():
+    transformers = pytest.importorskip("transformers")
+    student = step_of("ViT").model
+    teacher = transformers.ViTForImageClassification(student.config)
+    assert teacher.config is student.config
+    of_student, of_teacher = (imagen_fast.accelerate(model, trial=False) for model in (student, teacher))
+    theirs = student.config._attn_implementation
+    of_student.undo()
+    assert student.config._attn_implementation == theirs
+    of_teacher.undo()
+    assert student.config._attn_implementation == "sdpa"
+
+
 @pytest.mark.parametrize(("name", "tokens"), [("ViTMAE", {5, 17}), ("timm ViT", {17})])
 def test_the_trial_is_of_the_models_size(name, tokens, monkeypatch):
     from imagen_fast.integrations.accelerate import model as swapping

@@ -88,7 +88,7 @@ FUNCTIONS = {
     "MaskedPixelMSE": functional.masked_pixel_mse,
 }
 NORM_OPTIONS = ({}, {"elementwise_affine": False}, {"normalized_shape": (TOKENS, WIDTH)})
-NORMS = ("LayerNorm", "RMSNorm", "QuickGELU")
+NORMS = ("LayerNorm", "RMSNorm", "GELU", "QuickGELU")
 
 
 def outcome(call, tensors, more):

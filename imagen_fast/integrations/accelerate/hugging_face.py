@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import activations as theirs
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from imagen_fast.integrations.accelerate import imagegpt, patches, vitmae
+from imagen_fast.integrations.accelerate import activations, imagegpt, patches, vitmae
 from imagen_fast.integrations.accelerate.swaps import Kind, Swap, Trial, Types, Undo, device_of, serve
 from imagen_fast.integrations.accelerate.trial import IMAGES, Work
+from imagen_fast.integrations.sdpa import TYPES
 from imagen_fast.integrations.transformers_attention import NAME, attention, register_beside, theirs_of
+from imagen_fast.ops.gelu import gelu, quick_gelu
 
 # Where a config does not tell: an image of 224 pixels in patches of 16, and its class token.
 _USUAL_TOKENS = 197
+
+# Modules that are ours through a config, by its id: it has no hash.
+_MARKED: dict[int, weakref.WeakSet[nn.Module]] = {}
 
 
 class ThroughTheInterface:
@@ -27,6 +34,7 @@ class ThroughTheInterface:
     """
 
     kind: Kind = "attention"
+    types: Types = TYPES
 
     def fits(self, module: nn.Module) -> bool:
         for cls in type(module).__mro__:
@@ -80,8 +88,15 @@ class ThroughTheInterface:
 
     def apply(self, module: Any, types: Types) -> Undo:
         config, before = module.config, module.config._attn_implementation
-        # Modules share a config: those that are not marked go on as before.
+        # Modules, and models too, share a config: those that are not marked go on as before.
         ours = register_beside(theirs_of(before))
+        if id(config) not in _MARKED:
+            _MARKED[id(config)] = weakref.WeakSet()
+            weakref.finalize(config, _MARKED.pop, id(config))
+        marked = _MARKED[id(config)]
+        if before != ours:  # the config's user has chosen anew since
+            marked.clear()
+        marked.add(module)
         config._attn_implementation_internal = ours
         unmark = serve(module, types)
         module.imagen_fast_beside = Beside(theirs_of(before))
@@ -89,10 +104,19 @@ class ThroughTheInterface:
         def undo() -> None:
             unmark()
             vars(module).pop("imagen_fast_beside", None)
-            if config._attn_implementation == ours:
-                config._attn_implementation_internal = before
+            marked.discard(module)
+            if not marked and config._attn_implementation == ours:
+                config._attn_implementation_internal = theirs_of(before)
 
         return undo
+
+
+class GELUActivation(activations.Served, theirs.GELUActivation):
+    function = staticmethod(gelu)
+
+
+class QuickGELUActivation(activations.Served, theirs.QuickGELUActivation):
+    function = staticmethod(quick_gelu)
 
 
 class Beside:
@@ -143,4 +167,12 @@ def _of_decoder(config: Any) -> bool:
     return all(getattr(config, name) == getattr(config, f"decoder_{name}") for name in names)
 
 
-SWAPS: list[Swap] = [ThroughTheInterface(), *imagegpt.SWAPS, *vitmae.SWAPS, patches.SWAP]
+SWAPS: list[Swap] = [
+    ThroughTheInterface(),
+    *imagegpt.SWAPS,
+    *vitmae.SWAPS,
+    patches.SWAP,
+    activations.SWAP,
+    activations.swap(theirs.GELUActivation, GELUActivation),
+    activations.swap(theirs.QuickGELUActivation, QuickGELUActivation),
+]

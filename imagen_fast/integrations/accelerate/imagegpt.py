@@ -1,4 +1,4 @@
-"""transformers' ImageGPT, which is behind no interface: attention, norm, activation and loss."""
+"""transformers' ImageGPT, which is behind no interface: attention, norm and loss."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import QuickGELUActivation as TheirQuickGELU
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from transformers.models.imagegpt import modeling_imagegpt as theirs
 from transformers.utils.generic import torch_float
@@ -16,7 +15,6 @@ from imagen_fast.integrations.accelerate.swaps import ByClass, Swap, Trial, devi
 from imagen_fast.integrations.accelerate.trial import Work
 from imagen_fast.integrations.sdpa import transformed
 from imagen_fast.ops import Raster, causal_pixel_attention, pixel_cross_entropy
-from imagen_fast.ops.quick_gelu import quick_gelu
 from imagen_fast.ops.rms_norm import rms_norm
 
 IGNORED = -100
@@ -110,13 +108,6 @@ class ImageGPTLayerNorm(theirs.ImageGPTLayerNorm):
         return rms_norm(tensor, self.weight, self.eps)
 
 
-class QuickGELUActivation(TheirQuickGELU):
-    def forward(self, input: Tensor) -> Tensor:
-        if input.dtype not in getattr(self, "imagen_fast_types", ()) or transformed():
-            return super().forward(input)
-        return quick_gelu(input)
-
-
 class ImageGPTForCausalImageModeling(theirs.ImageGPTForCausalImageModeling):
     """In training with labels the logits never exist, as with other fused losses: the output has none."""
 
@@ -155,14 +146,6 @@ def _norm_trial(norm: Any, model: nn.Module) -> Trial:
     return Trial(size, work)
 
 
-def _activation_trial(activation: Any, model: nn.Module) -> Trial:
-    def work(dtype: torch.dtype, autocast: bool) -> Work:
-        x = torch.randn(_TOKENS, 1024, dtype=dtype, device=device_of(model), requires_grad=True)
-        return Work(lambda x: x * torch.sigmoid(1.702 * x), quick_gelu, (x,))
-
-    return Trial(1024, work)
-
-
 def _plain_head(module: Any) -> str | None:
     head = module.lm_head
     if type(head) is not nn.Linear or head.bias is not None or head._forward_hooks or head._forward_pre_hooks:
@@ -185,7 +168,12 @@ def _self_attention(module: Any) -> str | None:
 
 SWAPS: list[Swap] = [
     ByClass("attention", theirs.ImageGPTAttention, ImageGPTAttention, _self_attention, noted=_dropped),
-    ByClass("norm", theirs.ImageGPTLayerNorm, ImageGPTLayerNorm, tried=_norm_trial),
-    ByClass("activation", TheirQuickGELU, QuickGELUActivation, tried=_activation_trial),
+    ByClass(
+        "norm",
+        theirs.ImageGPTLayerNorm,
+        ImageGPTLayerNorm,
+        tried=_norm_trial,
+        types=frozenset({torch.bfloat16}),
+    ),
     ByClass("loss", theirs.ImageGPTForCausalImageModeling, ImageGPTForCausalImageModeling, _plain_head),
 ]

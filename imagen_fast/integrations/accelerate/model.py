@@ -13,7 +13,6 @@ from imagen_fast import native
 from imagen_fast.errors import InvalidInput
 from imagen_fast.integrations.accelerate.swaps import Kind, Swap, Types, Undo, device_of, swaps_for
 from imagen_fast.integrations.accelerate.trial import gain
-from imagen_fast.integrations.sdpa import TYPES
 
 # A swap that gains less than it may lose by chance is none.
 LEAST_GAIN = 1.02
@@ -112,12 +111,12 @@ def _consider(
     if why is not None:
         made.left.append(Left(*about, why))
         return
-    types, gains = tuple(t for t in _types(module) if t in TYPES), {}
+    types, gains = tuple(t for t in _types(module) if t in swap.types), {}
     if not types:
         made.left.append(Left(*about, f"ours does not serve {_name(_own_type(module))}"))
         return
     if model is not None and (planned := swap.trial(module, model)) is not None:
-        if torch.device("meta") == device_of(module):
+        if torch.device("meta") == (device_of(module) or device_of(model)):
             made.left.append(Left(*about, "its weights are on the meta device, where nothing can be tried"))
             return
         key = id(swap), type(module), planned.size, types
@@ -131,7 +130,7 @@ def _consider(
         if not types:
             made.left.append(Left(*about, f"ours does not pay on this machine ({_told(gains)})"))
             return
-    made._undo.append(swap.apply(module, _with_half(types)))
+    made._undo.append(swap.apply(module, _with_half(types) & swap.types))
     made.swapped.append(Swapped(*about, gains, swap.remark(module)))
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 from imagen_fast.integrations.accelerate.exchange import made_of
 from imagen_fast.integrations.accelerate.swaps import ByClass, Kind, Trial, Types, Undo, working_type
 from imagen_fast.integrations.accelerate.trial import IMAGES, Work
+from imagen_fast.integrations.sdpa import TYPES
 
 # Where an embedding does not tell: an image of 224 pixels in patches of 16.
 _USUAL_GRID = (14, 14)
@@ -49,6 +50,7 @@ class Projection:
     """
 
     kind: Kind = "embedding"
+    types: Types = TYPES
 
     def fits(self, module: nn.Module) -> bool:
         library = type(module).__module__.partition(".")[0]

@@ -12,6 +12,7 @@ from torch import nn
 
 from imagen_fast.integrations.accelerate.exchange import exchange, made_of
 from imagen_fast.integrations.accelerate.trial import Work
+from imagen_fast.integrations.sdpa import TYPES
 
 Kind = Literal["attention", "loss", "embedding", "norm", "activation"]
 Types = frozenset[torch.dtype]
@@ -28,6 +29,10 @@ class Trial(NamedTuple):
 class Swap(Protocol):
     @property
     def kind(self) -> Kind: ...
+
+    @property
+    def types(self) -> Types:
+        """Of numbers, that ours can serve."""
 
     def fits(self, module: nn.Module) -> bool:
         """Whether this is a module of that kind."""
@@ -51,6 +56,7 @@ class ByClass:
 
     Args:
         why_not, tried, noted: see `refusal`, `trial` and `remark` of `Swap`.
+        types: that ours serves.
     """
 
     kind: Kind
@@ -59,6 +65,7 @@ class ByClass:
     why_not: Callable[[Any], str | None] = lambda module: None
     tried: Callable[[Any, nn.Module], Trial | None] = lambda module, model: None
     noted: Callable[[Any], str | None] = lambda module: None
+    types: Types = TYPES
 
     def fits(self, module: nn.Module) -> bool:
         return made_of(module, self.original)
@@ -116,4 +123,4 @@ def swaps_for(model: nn.Module) -> list[Swap]:
     for library in sorted(libraries & _KNOWN_BY.keys()):
         known = importlib.import_module(f"imagen_fast.integrations.accelerate.{_KNOWN_BY[library]}")
         found += known.SWAPS
-    return found
+    return list(dict.fromkeys(found))  # some are of every library

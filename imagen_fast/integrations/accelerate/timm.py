@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.layers import activations as timm_activations
 from timm.models import beit, eva, vision_transformer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from imagen_fast.integrations.accelerate import patches
+from imagen_fast.integrations.accelerate import activations, patches
 from imagen_fast.integrations.accelerate.swaps import ByClass, Swap, Trial, device_of
 from imagen_fast.integrations.accelerate.trial import IMAGES, Work
 from imagen_fast.integrations.sdpa import scaled_dot_product_attention
+from imagen_fast.ops.gelu import gelu, quick_gelu
 
 # By name of the module: in older ones they are made there, in newer ones only imported.
 _vit: Any = vision_transformer
@@ -56,6 +58,14 @@ class EvaAttention(_Served, eva.EvaAttention):
 
 class BeitAttention(_Served, beit.Attention):
     pass
+
+
+class GELU(activations.Served, timm_activations.GELU):
+    function = staticmethod(gelu)
+
+
+class QuickGELU(activations.Served, timm_activations.QuickGELU):
+    function = staticmethod(quick_gelu)
 
 
 def _why_not(module: Any) -> str | None:
@@ -110,6 +120,9 @@ SWAPS: list[Swap] = [
         )
     ),
     patches.SWAP,
+    activations.SWAP,
+    activations.swap(timm_activations.GELU, GELU),
+    activations.swap(timm_activations.QuickGELU, QuickGELU),
 ]
 
 # In timm since 1.0.20.
