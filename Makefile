@@ -90,7 +90,7 @@ aot: $(INSTALLED)
 # Where the figures of a suite stand.
 PAGE_attention := docs/attention-cpu.md
 PAGE_decode := docs/decode-cpu.md
-PAGE_dropin := docs/drop-in.md
+PAGE_dropin := docs/accelerate.md
 PAGE_pixels := docs/pixels-cpu.md
 PAGE_sample := docs/pixels-cpu.md
 PAGE_train := README.md

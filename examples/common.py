@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
-from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
+from transformers import (
+    AutoImageProcessor,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
+)
 
 # What learns the digits on a laptop within a minute, and ViT-S/16.
 SIZES: dict[str, dict[str, int]] = {
@@ -94,9 +100,11 @@ def images(options: argparse.Namespace) -> Any:
     return dataset
 
 
-def transform(size: int) -> Callable[[Image.Image], Tensor]:
+def transform(
+    size: int, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> Callable[[Image.Image], Tensor]:
     crop = transforms.RandomResizedCrop(size, scale=(0.5, 1.0))
-    return transforms.Compose([crop, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    return transforms.Compose([crop, transforms.ToTensor(), transforms.Normalize(mean, std)])
 
 
 def hugging_face(options: argparse.Namespace) -> tuple[Any, Any]:
@@ -117,8 +125,21 @@ def hugging_face(options: argparse.Namespace) -> tuple[Any, Any]:
         model.decoder.initialize_weights(model.vit.embeddings.position_embeddings.shape[1] - 1)
     else:
         model = ViTMAEForPreTraining.from_pretrained(options.model)
-    dataset.transform = transform(model.config.image_size)
+    dataset.transform = transform(model.config.image_size, *normalisation(options, model))
     return model, dataset
+
+
+def normalisation(options: argparse.Namespace, model: Any) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation that a pretrained model was trained with, where it comes with them."""
+    if options.model in SIZES:
+        return MEAN, STD
+    if (timms := getattr(model, "pretrained_cfg", None)) is not None:
+        return timms["mean"], timms["std"]
+    try:
+        processor = AutoImageProcessor.from_pretrained(options.model)
+    except OSError:  # a folder of weights alone, as these examples leave
+        return MEAN, STD
+    return processor.image_mean, processor.image_std
 
 
 def timm_classifier(options: argparse.Namespace, classes: int) -> Any:

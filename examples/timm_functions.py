@@ -8,7 +8,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import CheckpointSaver, dispatch_clip_grad, random_seed
 
 import imagen_fast  # + imagen_fast
-from common import MEAN, STD, batches, hugging_face, images, parser, timm_classifier, write_losses
+from common import batches, hugging_face, images, normalisation, parser, timm_classifier, write_losses
 
 
 def main() -> None:
@@ -26,6 +26,7 @@ def main() -> None:
     if not options.original:
         print(imagen_fast.accelerate(model))  # + imagen_fast
 
+    mean, std = normalisation(options, model)
     loader = create_loader(
         dataset,
         (3, size, size),
@@ -33,8 +34,8 @@ def main() -> None:
         is_training=True,
         scale=(0.5, 1.0),
         hflip=0.0,
-        mean=MEAN,
-        std=STD,
+        mean=mean,
+        std=std,
         num_workers=options.workers,
         device=device,
         use_prefetcher=device.type == "cuda",

@@ -1,6 +1,7 @@
 """From what a user names to a source."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,14 +29,16 @@ def open_source(
             folder that its `save_to_disk` wrote.
         tile: the side in pixels of the tiles of `photos`.
 
-    A folder that bears the name of an embedded set is opened as `./digits`. Raises `UnknownData` and what
-    the source does: see `FolderSource.scan`, `TarSource.scan`, `HuggingFaceSource.of`.
+    A folder that bears the name of an embedded set is opened as `./digits`, of which a warning tells. Raises
+    `UnknownData` and what the source does: see `FolderSource.scan`, `TarSource.scan`, `HuggingFaceSource.of`.
     """
     if isinstance(data, list | tuple):
         return TarSource.scan(data)
     if not isinstance(data, str | os.PathLike):
         return HuggingFaceSource.of(data)
     name = os.fspath(data)
+    if name in EMBEDDED and Path(name).is_dir():
+        warnings.warn(f"{name} is the embedded set; the folder of that name is ./{name}", stacklevel=2)
     if name == "digits":
         return digits()
     if name == "photos":

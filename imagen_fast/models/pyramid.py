@@ -71,7 +71,7 @@ class PyramidBackbone(nn.Module):
         strides, channels: see `SimplePyramid`.
 
     Raises:
-        InvalidInput: a patch or a stride that is no power of two.
+        InvalidInput: a patch or a stride that is no power of two, no stride, or a backbone with a head.
     """
 
     def __init__(
@@ -79,6 +79,10 @@ class PyramidBackbone(nn.Module):
     ) -> None:
         super().__init__()
         config = backbone.config
+        if not strides:
+            raise InvalidInput("a pyramid needs a stride at least")
+        if not isinstance(backbone.head, nn.Identity):
+            raise InvalidInput("a pyramid reads no head: backbone.head = torch.nn.Identity() takes it away")
         self.strides = tuple(strides)
         self.backbone = backbone
         self.pyramid = SimplePyramid(config.embed_dim, config.patch_size, strides, channels)
@@ -91,8 +95,9 @@ class PyramidBackbone(nn.Module):
         height, width = image.shape[-2:]
         padded = nn.functional.pad(image, (0, -width % self.multiple, 0, -height % self.multiple))
         rows, columns = self.backbone.patch_embed.grid_of(padded)
-        # With the norm that the backbone was trained with: as in pretraining, that is what others read.
-        tokens = self.backbone.forward_features(padded)[:, 1:]
+        # With the norm that the backbone was trained with: as in pretraining, that is what others read. Where
+        # it comes after pooling, each token has it here.
+        tokens = self.backbone.fc_norm(self.backbone.forward_features(padded))[:, 1:]
         maps = self.pyramid(tokens.transpose(1, 2).unflatten(-1, (rows, columns)))
         return [
             x[..., : -(-height // stride), : -(-width // stride)]

@@ -11,10 +11,13 @@ from torch import Tensor
 
 from imagen_fast.ops.cpu import gelu as cpu
 
+# Of fewer values the call of an operator written in Python costs more than the kernel saves.
+LEAST = 2**18
+
 
 def gelu(x: Tensor) -> Tensor:
     """x times the share of a standard normal distribution below x (Hendrycks & Gimpel 2016)."""
-    if cpu.refusal(x) is None:
+    if x.numel() >= LEAST and cpu.refusal(x) is None:
         return cpu.gelu(x, quick=False)
     return torch.nn.functional.gelu(x)
 

@@ -2,7 +2,8 @@
 
 They have no parameters and nothing in the state dict (but the norms, which have those of PyTorch's), take
 `torch.compile(fullgraph=True)`, and compute what the function of that name in `imagen_fast.ops` does, which
-says more about each argument. Their forwards are in `layers`.
+says more about each argument. Where a kernel of ours serves them they have no second derivatives, as those.
+Their forwards are in `layers`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from imagen_fast import __version__
 from imagen_fast.errors import CheckpointError, InvalidInput
@@ -58,6 +58,12 @@ def _vit(values: dict[str, Any]) -> ViTConfig:
     return ViTConfig.from_dict({f.name: values[f.name] for f in fields(ViTConfig)})
 
 
+def _sizes(model: VisionTransformer) -> dict[str, Any]:
+    """Of images other than its own, where it takes them."""
+    sizes = model.patch_embed.sizes
+    return {} if sizes == "fixed" else {"sizes": sizes}
+
+
 def labels(classes: tuple[str, ...]) -> dict[str, Any]:
     """The names of classes, as transformers writes them down."""
     return {
@@ -73,8 +79,16 @@ def _unnamed(count: int) -> dict[str, Any]:
 KINDS = {
     "imagen_fast_vit": Kind(
         VisionTransformer,
-        lambda model: {**model.config.to_dict(), **_unnamed(getattr(model.head, "out_features", 0))},
-        lambda values: {"config": _vit(values), "num_classes": len(values.get("id2label", ()))},
+        lambda model: {
+            **model.config.to_dict(),
+            **_sizes(model),
+            **_unnamed(getattr(model.head, "out_features", 0)),
+        },
+        lambda values: {
+            "config": _vit(values),
+            "num_classes": len(values.get("id2label", ())),
+            "sizes": values.get("sizes", "fixed"),
+        },
     ),
     "imagen_fast_mae": Kind(
         MaskedAutoencoder,
@@ -163,6 +177,8 @@ def save_folder(model: nn.Module, folder: str | Path, about: dict[str, Any]) -> 
 def load_folder(folder: str | Path, model: type[M]) -> tuple[M, dict[str, Any]]:
     """The model of a folder, ready for inference, and its configuration.
 
+    A folder that `save_pretrained` of `integrations.transformers_backbone` wrote is one too.
+
     Args:
         model: the class that is wanted: of a kind in `KINDS`, or derived from one.
 
@@ -176,14 +192,25 @@ def load_folder(folder: str | Path, model: type[M]) -> tuple[M, dict[str, Any]]:
         raise CheckpointError(f"{file} describes no model of imagen_fast, but a {values.get('model_type')!r}")
     if not issubclass(model, kind.model):
         raise CheckpointError(f"{folder} holds a {kind.model.__name__}, not a {model.__name__}")
+    file_of_weights = Path(folder) / FOLDER_WEIGHTS
+    weights = load_weights(file_of_weights)
+    if kind.model is VisionTransformer:
+        weights, values = _as_ours(weights, values)
     try:
         arguments = kind.arguments(values)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} describes no {kind.model.__name__}: {error}") from error
     made = model(**arguments)
-    weights = Path(folder) / FOLDER_WEIGHTS
-    load_into(made, load_weights(weights), str(weights), assign=True)
+    load_into(made, weights, str(file_of_weights), assign=True)
     return made.eval(), values
+
+
+def _as_ours(weights: dict[str, Tensor], values: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """transformers' classes of our model hold it as `vit`, and do not write down classes without a name."""
+    weights = {name.removeprefix("vit."): value for name, value in weights.items()}
+    if "head.weight" in weights and "id2label" not in values:
+        values = values | _unnamed(len(weights["head.weight"]))
+    return weights, values
 
 
 def _preprocessor(config: ViTConfig, training: dict[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,13 @@ def test_what_is_wrong_with_a_folder_is_one_sentence(tmp_path):
     assert all(issubclass(kind, (DataError, ValueError)) for kind in (MissingFolder, NoImages, UnknownData))
 
 
+def test_a_folder_of_an_embedded_sets_name_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    with pytest.warns(UserWarning, match="digits is the embedded set; the folder of that name is ./digits"):
+        assert open_source("digits").name == "digits"
+
+
 def test_digits():
     source = open_source("digits")
     assert source.images.shape == (1797, 1, 8, 8)

@@ -180,6 +180,19 @@ def test_adapters_go_into_the_original(common, result):
     assert len(changed) == 2 * 4 + 2  # of 4 layers queries and values, and the classifier
 
 
+def test_images_are_normalised_as_the_model_was_trained(common, tmp_path):
+    import transformers
+
+    mean, std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
+    options = common.parser(None).parse_args(["pretrain", "--model", str(tmp_path)])
+    assert common.normalisation(options, object()) == (common.MEAN, common.STD)
+    transformers.ViTImageProcessor(image_mean=mean, image_std=std).save_pretrained(tmp_path)
+    assert tuple(map(tuple, common.normalisation(options, object()))) == (mean, std)
+    options = common.parser(None).parse_args(["finetune", "--model", "vit_tiny_patch16_224"])
+    model = common.timm.create_model("vit_tiny_patch16_224", depth=1)
+    assert common.normalisation(options, model) == (model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_at_most_three_lines_are_added(script):
     lines = (EXAMPLES / script).read_text().splitlines()

@@ -275,3 +275,9 @@ def test_a_model_on_the_hub_can_be_copied_and_changed_alone(tmp_path):
     assert torch.equal(again.head.weight, shared.head.weight)
     with pytest.raises(InvalidInput, match="'depth' cannot be given"):
         hub.VisionTransformer.from_pretrained(tmp_path, depth=1)
+
+
+@pytest.mark.parametrize("sizes", ["fixed", "divisible", "padded"])
+def test_which_images_it_takes_is_kept(sizes, tmp_path):
+    save_folder(models.VisionTransformer(VIT, sizes=sizes), tmp_path, {})
+    assert hub.VisionTransformer.from_pretrained(tmp_path).patch_embed.sizes == sizes

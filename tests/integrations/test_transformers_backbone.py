@@ -9,6 +9,7 @@ from torch import nn
 from imagen_fast.errors import InvalidInput
 from imagen_fast.models import PixelBackbone, PixelConfig, VisionTransformer, ViTConfig
 from imagen_fast.models.convert import load_timm, load_vit
+from imagen_fast.tasks.folder import load_folder
 
 transformers = pytest.importorskip("transformers")
 
@@ -37,6 +38,16 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
     return a.state_dict().keys() == theirs.keys() and all(
         torch.equal(value, theirs[name]) for name, value in a.state_dict().items()
     )
+
+
+@pytest.mark.parametrize("classes", [0, 2, 3])
+def test_a_folder_that_transformers_saved_is_one_of_ours(classes, tmp_path):
+    auto = AutoModelForImageClassification if classes else AutoModel
+    theirs = auto.from_config(config(num_labels=classes) if classes else config())
+    theirs.save_pretrained(tmp_path)
+    vit, _ = load_folder(tmp_path, VisionTransformer)
+    assert vit.num_classes == classes
+    assert same_weights(vit, theirs.vit)
 
 
 def test_feature_maps_are_the_tokens_of_the_stages():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -102,3 +104,19 @@ def test_a_padded_image_is_the_image():
 def test_strides_are_powers_of_two(patch_size, strides, message):
     with pytest.raises(InvalidInput, match=message):
         SimplePyramid(32, patch_size, strides)
+
+
+def test_what_no_pyramid_is_made_of_is_refused():
+    with pytest.raises(InvalidInput, match="a pyramid needs a stride at least"):
+        PyramidBackbone(VisionTransformer(CONFIG), ())
+    classifier = VisionTransformer(CONFIG, num_classes=3)
+    with pytest.raises(InvalidInput, match="a pyramid reads no head"):
+        PyramidBackbone(classifier)
+    classifier.head = nn.Identity()
+    PyramidBackbone(classifier)
+
+
+def test_every_weight_is_used_whatever_the_pooling():
+    model = PyramidBackbone(VisionTransformer(replace(CONFIG, pool="avg")), (8, 16), channels=8)
+    sum(x.square().sum() for x in model(torch.randn(1, 3, 32, 32))).backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []

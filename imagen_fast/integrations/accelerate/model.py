@@ -71,7 +71,7 @@ class Acceleration:
 
 
 def accelerate(model: nn.Module, *, trial: bool = True) -> Acceleration:
-    """Swap attention, loss and embedding of a live model for ours, in place.
+    """Swap attention, loss, embedding and activation of a live model for ours, in place.
 
     Weights, names in the state dict, hooks and adapters stay as they are; what cannot be served at a call,
     such as dropped attention probabilities, goes the original's way. It works before and after
