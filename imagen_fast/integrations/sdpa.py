@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from imagen_fast.ops import Raster, Rows, Visible, causal_pixel_attention, masked_patch_attention
+from imagen_fast.ops.dispatch import transformed
 from imagen_fast.ops.flash import kernel_serves
 from imagen_fast.ops.functional.checks import autocast
 
@@ -108,14 +108,6 @@ def _fits(mask: Tensor, q: Tensor, k: Tensor) -> bool:
 def _plain(x: Tensor) -> bool:
     # A subclass has an attention of its own, as a causal bias, or rules for PyTorch's, as a DTensor.
     return type(x) in (Tensor, nn.Parameter)
-
-
-def transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation is at work, for which ours have no rules.
-
-    In forward mode what has none gives no tangent, in silence.
-    """
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _repeats(x: Tensor, axis: int) -> bool:

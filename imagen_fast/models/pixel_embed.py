@@ -64,13 +64,13 @@ class PixelEmbed(nn.Module):
         """[B, N, U] -> [B, N, E]: token n holds the neighbours of place n, never n itself."""
         parts = self.embed(values)
         if self.sequence:
-            first = self.start.expand(len(values), 1, -1)
+            first = self.start.expand(values.shape[0], 1, -1)
             return torch.cat([first, parts[:, :-1, 0]], 1)
         height, width = self.config.grid
         on_grid = parts.unflatten(1, (height, width))
         total: Tensor | None = None
         for kind, (down, along) in enumerate(self.neighbours):
-            held = self.start[kind].expand(len(values), height, width, -1).clone()
+            held = self.start[kind].expand(values.shape[0], height, width, -1).clone()
             held[:, down:, along:] = on_grid[:, : height - down, : width - along, kind]
             total = held if total is None else total + held
         assert total is not None

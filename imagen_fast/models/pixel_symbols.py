@@ -46,7 +46,7 @@ class PixelSymbols(nn.Module):
         colours = self.palette.float()
         nearest = [torch.cdist(part.float(), colours).argmin(1) for part in pixels.split(_AT_ONCE)]
         numbers = torch.cat(nearest).to(torch.uint8 if c.colours <= 256 else torch.int16)
-        return patchify(numbers.view(len(images), 1, *images.shape[2:]), c.patch_size)
+        return patchify(numbers.view(images.shape[0], 1, *images.shape[2:]), c.patch_size)
 
     def images(self, values: Tensor) -> Tensor:
         """[B, N, U] -> uint8 [B, C, H, W]."""

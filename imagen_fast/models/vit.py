@@ -39,7 +39,7 @@ class PatchEmbed(nn.Module):
             chosen = tiles.flatten(1, 2)
         else:
             # Only the chosen patches are read from the image.
-            each = torch.arange(len(image), device=image.device)[:, None]
+            each = torch.arange(image.shape[0], device=image.device)[:, None]
             columns = tiles.shape[2]
             chosen = tiles[each, patches // columns, patches % columns]
         weight = self.proj.weight
@@ -114,7 +114,7 @@ class VisionTransformer(nn.Module):
         tokens = self.patch_embed(image, visible)
         table = resize_positions(self.pos_embed, self.config.grid, self.patch_embed.grid_of(image))
         positions = table[:, 1:] if visible is None else table[0, 1:][visible]
-        first = (self.cls_token + table[:, :1]).expand(len(image), -1, -1)
+        first = (self.cls_token + table[:, :1]).expand(image.shape[0], -1, -1)
         return torch.cat([first, tokens + positions], 1)
 
     def forward_features(

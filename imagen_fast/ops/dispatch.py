@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.autograd import forward_ad
 
 from imagen_fast.errors import BackendUnavailable, InvalidInput
 
@@ -14,6 +15,8 @@ BACKENDS = ("triton", "cpu", "reference")
 
 # The fastest first. Triton leads on a CPU tensor only where its interpreter runs, and then only by force.
 _PREFERENCE = {"cuda": ("triton", "reference"), "cpu": ("cpu", "reference")}
+
+NO_RULES = "it has no rules for torch.func and forward-mode differentiation"
 
 _log = logging.getLogger("imagen_fast")
 _told: set[tuple[str, str]] = set()
@@ -25,6 +28,14 @@ _forced: str | None = None
 def preference(device_type: str) -> tuple[str, ...]:
     """The back-ends that calls on a kind of device try, the fastest first."""
     return _PREFERENCE.get(device_type, ("reference",))
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is at work, for which our kernels have no rules.
+
+    In forward mode what has none gives no tangent, in silence.
+    """
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def check_backend(name: str) -> str:
@@ -59,14 +70,20 @@ def choose(
     Raises:
         BackendUnavailable: the forced back-end refuses.
     """
+
+    def why_not(name: str) -> str | None:
+        if name != "reference" and transformed():
+            return NO_RULES
+        return refusal(name)
+
     forced = forced or _forced
     if forced is not None:
-        reason = refusal(check_backend(forced))
+        reason = why_not(check_backend(forced))
         if reason is not None:
             raise BackendUnavailable(f"{op}: the {forced} back-end cannot serve this call: {reason}")
         return forced
     for name in preference(device.type):
-        reason = refusal(name)
+        reason = why_not(name)
         if reason is None:
             return name
         _tell_once(op, name, reason)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from imagen_fast.ops.dispatch import transformed
+
 
 def embedding(index: Tensor, table: Tensor) -> Tensor:
     """The rows of `table` [V, E] that `index` [...] names: [..., E].
@@ -14,7 +16,8 @@ def embedding(index: Tensor, table: Tensor) -> Tensor:
     detail of our layers, not one of the operations.
     """
     half = table.device.type == "cpu" and table.dtype in (torch.bfloat16, torch.float16)
-    return _Embedding.apply(index, table) if half else torch.nn.functional.embedding(index, table)
+    ours = half and not transformed()
+    return _Embedding.apply(index, table) if ours else torch.nn.functional.embedding(index, table)
 
 
 class _Embedding(torch.autograd.Function):

@@ -17,7 +17,7 @@ LEAST = 2**18
 
 def gelu(x: Tensor) -> Tensor:
     """x times the share of a standard normal distribution below x (Hendrycks & Gimpel 2016)."""
-    if x.numel() >= LEAST and cpu.refusal(x) is None:
+    if cpu.refusal(x) is None and (torch.compiler.is_compiling() or x.numel() >= LEAST):
         return cpu.gelu(x, quick=False)
     return torch.nn.functional.gelu(x)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from imagen_fast.ops.dispatch import transformed
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x weight^T + bias over the last dimension; weight [out, in], bias [out].
@@ -27,6 +29,7 @@ def _fuses(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
         and x.dtype == weight.dtype == bias.dtype == torch.bfloat16
         and x.numel() > 0
         and not torch.compiler.is_compiling()
+        and not transformed()
         and torch.backends.mkldnn.is_available()
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )

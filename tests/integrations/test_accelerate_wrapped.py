@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_models import assert_alike, step_of
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 import imagen_fast
 
@@ -44,6 +45,22 @@ def test_it_brings_no_graph_break(name):
     theirs = step.gradients()
     compiled = torch.compile(step.model, backend="aot_eager", fullgraph=True)
     assert_alike(_plain_names(step.gradients(compiled)), theirs)
+
+
+@pytest.mark.parametrize(("name", "side"), [("ViT", 32), ("ViTMAE", 32), ("timm ViT", 64), ("timm Eva", 56)])
+def test_batches_of_any_size_take_no_more_graphs_than_the_originals(name, side):
+    def graphs():
+        torch.compiler.reset()
+        counter = CompileCounter()
+        compiled = torch.compile(step.model, backend=counter)
+        for batch in range(2, 12):
+            compiled(torch.randn(batch, 3, side, side))
+        return counter.frame_count
+
+    step = step_of(name)
+    theirs = graphs()
+    imagen_fast.accelerate(step.model, trial=False)
+    assert graphs() <= theirs
 
 
 def _plain_names(given):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.nn import functional
@@ -259,6 +260,20 @@ def test_a_graph_is_whole(case, dynamic, served, error_bound):
     torch.testing.assert_close(outcome(compiled, tensors, mask, **options), theirs, rtol=1e-4, atol=1e-5)
     names = {str(node.target) for node in graphs[0].graph.nodes}
     assert any(name.startswith("imagen_fast.") for name in names), names
+
+
+@pytest.mark.parametrize("case", ["all tokens", "padding, expanded", "causal"])
+def test_one_graph_serves_batches_of_any_size(case, monkeypatch):
+    monkeypatch.undo()  # a list that grows would be a reason to compile anew
+    tensors, mask, options = SERVED[case]()
+    graphs = CompileCounter()
+    torch.compiler.reset()
+    compiled = torch.compile(sdpa.scaled_dot_product_attention, fullgraph=True, backend=graphs)
+    for times in range(1, 11):
+        more = [x.detach().repeat(times, 1, 1, 1) for x in tensors]
+        seen = None if mask is None else mask[:, :, :1].repeat(times, 1, 1, 1).expand(-1, -1, M, -1)
+        compiled(*more, attn_mask=seen, **options)
+    assert graphs.frame_count <= 2
 
 
 def test_a_graph_of_what_pytorch_serves():

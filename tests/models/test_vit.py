@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from imagen_fast.data.masks import masks_from_noise
 from imagen_fast.errors import InvalidInput
@@ -87,6 +88,29 @@ def test_compiles_in_one_graph():
     image = torch.randn(2, 1, 16, 24)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(image, *masks), model(image, *masks))
+
+
+@pytest.mark.parametrize("decoder", [None, "full", "cross"])
+def test_one_graph_serves_batches_of_any_size(decoder):
+    if decoder is None:
+        model = VisionTransformer(SMALL, 3, drop_path=0.1)
+    else:
+        model = MaskedAutoencoder(SMALL, DecoderConfig(decoder, 32, 2, 2))
+    torch.compiler.reset()
+    graphs = CompileCounter()
+    compiled = torch.compile(model, fullgraph=True, backend=graphs)
+    for batch in range(2, 12):
+        masks = () if decoder is None else masks_from_noise(torch.rand(batch, SMALL.patches), 0.75)
+        compiled(torch.randn(batch, 1, 16, 24), *masks)
+    assert graphs.frame_count <= 2
+
+
+def test_it_is_exported_for_batches_of_any_size():
+    model = VisionTransformer(SMALL, 3).eval()
+    shapes = ({0: torch.export.Dim("batch")},)
+    exported = torch.export.export(model, (torch.randn(8, 1, 16, 24),), dynamic_shapes=shapes)
+    image = torch.randn(3, 1, 16, 24)
+    torch.testing.assert_close(exported.module()(image), model(image))
 
 
 def test_drop_path_drops_whole_images_in_training_only():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from imagen_fast.integrations.accelerate.swaps import ByClass, Trial, device_of
 from imagen_fast.integrations.accelerate.trial import Work
-from imagen_fast.integrations.sdpa import transformed
+from imagen_fast.ops.dispatch import transformed
 from imagen_fast.ops.gelu import gelu
 
 # Of a trial.

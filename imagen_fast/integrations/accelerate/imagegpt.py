@@ -13,8 +13,8 @@ from transformers.utils.generic import torch_float
 
 from imagen_fast.integrations.accelerate.swaps import ByClass, Swap, Trial, device_of, working_type
 from imagen_fast.integrations.accelerate.trial import Work
-from imagen_fast.integrations.sdpa import transformed
 from imagen_fast.ops import Raster, causal_pixel_attention, pixel_cross_entropy
+from imagen_fast.ops.dispatch import transformed
 from imagen_fast.ops.rms_norm import rms_norm
 
 IGNORED = -100

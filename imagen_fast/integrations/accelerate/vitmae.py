@@ -10,8 +10,8 @@ from transformers.models.vit_mae import modeling_vit_mae as theirs
 from transformers.utils.generic import can_return_tuple
 
 from imagen_fast.integrations.accelerate.swaps import ByClass, Swap
-from imagen_fast.integrations.sdpa import transformed
 from imagen_fast.ops import masked_pixel_mse
+from imagen_fast.ops.dispatch import transformed
 
 
 class ViTMAEForPreTraining(theirs.ViTMAEForPreTraining):

@@ -7,6 +7,7 @@ from torch import Tensor, library
 
 from imagen_fast import native
 from imagen_fast.operators import NAMESPACE
+from imagen_fast.ops.dispatch import NO_RULES, transformed
 
 # Asked once, here: torch.compile traces a plain variable, but not the loading of a module.
 _UNAVAILABLE = native.unavailable_because()
@@ -19,7 +20,7 @@ def refusal(x: Tensor) -> str | None:
         return f"it serves bfloat16, and this is {x.dtype}"
     if x.dim() == 4 and not x.is_contiguous():
         return "it does not keep a map's channels last"
-    return _UNAVAILABLE
+    return NO_RULES if transformed() else _UNAVAILABLE
 
 
 @library.custom_op(f"{NAMESPACE}::gelu_cpu", mutates_args=(), device_types="cpu")

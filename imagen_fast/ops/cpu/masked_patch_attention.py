@@ -71,7 +71,8 @@ def _unseeing(exists: Tensor | None) -> Tensor | None:
 
 
 def _images(x: Tensor, spans: Tensor | None) -> int:
-    return len(x) if spans is None else len(spans)
+    # Not by `len`, which a compiler knows as one number.
+    return x.shape[0] if spans is None else spans.shape[0]
 
 
 def _made_like(x: Tensor, rows: Rows, others: Rows) -> Tensor:

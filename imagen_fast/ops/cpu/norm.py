@@ -7,6 +7,7 @@ from torch import Tensor, library
 
 from imagen_fast import native
 from imagen_fast.operators import NAMESPACE
+from imagen_fast.ops.dispatch import NO_RULES, transformed
 
 # Asked once, here: torch.compile traces a plain variable, but not the loading of a module.
 _UNAVAILABLE = native.unavailable_because()
@@ -18,7 +19,7 @@ def refusal(x: Tensor, *parameters: Tensor) -> str | None:
     for tensor in (x, *parameters):
         if tensor.dtype != torch.bfloat16:
             return f"it serves bfloat16, and one of these is {tensor.dtype}"
-    return _UNAVAILABLE
+    return NO_RULES if transformed() else _UNAVAILABLE
 
 
 @library.custom_op(f"{NAMESPACE}::norm_cpu", mutates_args=(), device_types="cpu")

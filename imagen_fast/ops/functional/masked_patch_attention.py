@@ -109,10 +109,11 @@ def _check(q: Tensor, k: Tensor, v: Tensor, context: Visible | None) -> Visible:
         raise InvalidInput(
             f"the context is for {context.queries.longest} tokens an image, q is {tuple(q.shape)}"
         )
-    images = {len(x) for x in (q, k) if x.dim() == 4}
-    images |= {len(rows.spans) for rows in (context.queries, context.keys) if rows.spans is not None}
-    if len(images) != 1:
-        raise InvalidInput(f"q, k, v and the context must be of as many images, not {sorted(images)}")
+    # By `shape`, and compared one by one: a compiler knows `len`, and what is put into a set, as one number.
+    images = [x.shape[0] for x in (q, k) if x.dim() == 4]
+    images += [rows.spans.shape[0] for rows in (context.queries, context.keys) if rows.spans is not None]
+    if any(count != images[0] for count in images):
+        raise InvalidInput(f"q, k, v and the context must be of as many images, not {images}")
     for name, x, rows in (("q", q, context.queries), ("k", k, context.keys)):
         if (problem := rows.problem(x)) is not None:
             raise InvalidInput(f"the context does not fit {name}, {tuple(x.shape)} on {x.device}: {problem}")
