@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
+from huggingface_hub.errors import HFValidationError
 from torch import nn
 
 from imagen_fast import models
@@ -65,6 +66,10 @@ class OnHub(PyTorchModelHubMixin):
         """
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **options)
+        except HFValidationError as error:
+            raise CheckpointError(
+                f"{pretrained_model_name_or_path} is neither a folder nor the name of a repository"
+            ) from error
         except JSONDecodeError as error:
             file = f"{pretrained_model_name_or_path}/{CONFIG}"
             raise CheckpointError(f"{file} is damaged: {error}") from error
@@ -151,7 +156,9 @@ _CLASSES: dict[type[nn.Module], type[OnHub]] = {
 
 
 def on_hub(model: nn.Module, about: Mapping[str, Any] = OnHub.about) -> Any:
-    """A live model of ours under the class that has the Hub's methods; the weights are shared.
+    """A live model of ours under the class that has the Hub's methods; parameters and buffers are shared.
+
+    Its modules are its own, with their modes and hooks.
 
     Args:
         about: see `OnHub`.
@@ -160,10 +167,8 @@ def on_hub(model: nn.Module, about: Mapping[str, Any] = OnHub.about) -> Any:
         InvalidInput: another kind of model.
     """
     describe(model, {})
-    made: Any = copy.copy(model)
-    # The same weights, but not the same tables: what is put into one is not in the other.
-    for name in ("_modules", "_parameters", "_buffers"):
-        setattr(made, name, dict(getattr(model, name)))
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    made: Any = copy.deepcopy(model, shared)
     made.__class__ = next(ours for plain, ours in _CLASSES.items() if isinstance(model, plain))
     made.about = dict(about)  # which can be copied and pickled
     return made

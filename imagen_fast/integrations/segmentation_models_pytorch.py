@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from imagen_fast.errors import InvalidInput
 from imagen_fast.integrations.names import named_configs
 from imagen_fast.models import VisionTransformer, ViTConfig
-from imagen_fast.models.pyramid import PyramidBackbone
+from imagen_fast.models.pyramid import PyramidBackbone, refuse_other_backbones
 
 CHANNELS = 256
 _STRIDES = (4, 8, 16, 32)
@@ -78,8 +78,16 @@ def register_encoder(name: str, backbone: VisionTransformer | ViTConfig) -> None
     """Make an encoder known under a name; every model that asks for it has weights of its own.
 
     Args:
+        name: a new one, or one that was registered here before.
         backbone: one with the weights to start from, such as `load_backbone(run)[0]`, or shapes.
+
+    Raises:
+        InvalidInput: the name is of an encoder of theirs, or the backbone is none that a pyramid is made of.
     """
+    if encoders.get(name, {"encoder": VisionTransformerEncoder})["encoder"] is not VisionTransformerEncoder:
+        raise InvalidInput(f"{name!r} is an encoder of segmentation_models_pytorch already")
+    if not isinstance(backbone, ViTConfig):
+        refuse_other_backbones(backbone)
     encoders[name] = {
         "encoder": VisionTransformerEncoder,
         "pretrained_settings": {},

@@ -29,7 +29,7 @@ from imagen_fast.models import VisionTransformer, ViTConfig
 from imagen_fast.models.layers import initialise
 from imagen_fast.models.positions import resize_positions, sincos_positions
 from imagen_fast.models.vit import Sizes
-from imagen_fast.tasks.folder import refuse_unlike_its_configuration
+from imagen_fast.tasks.folder import classes_of, describe
 
 try:
     from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
@@ -170,13 +170,15 @@ class ImagenFastViTPreTrainedModel(PreTrainedModel):
                 another `pool` the norm before the head is new, as is a head for another number of classes.
 
         Raises:
-            InvalidInput: it is no vision transformer of ours, or `config` asks for other shapes than it has.
+            InvalidInput: it is no vision transformer of ours, it has been changed since it was made, or
+                `config` asks for other shapes than it has.
         """
         if not isinstance(vit, VisionTransformer):
             raise InvalidInput(f"only a VisionTransformer has such a form, not a {type(vit).__name__}")
-        if vit.num_classes and not config.keys() & {"num_labels", "id2label"}:
-            config["num_labels"] = vit.num_classes
-        refuse_unlike_its_configuration(vit)
+        describe(vit, {})  # which refuses one that is not as its configuration says
+        classes = classes_of(vit)
+        if classes and not config.keys() & {"num_labels", "id2label"}:
+            config["num_labels"] = classes
         last: Any = vit.blocks[-1]
         config.setdefault("drop_path", last.drop_path.rate)
         model: Any = cls(cls.config_class(**{**vit.config.to_dict(), **config}))
@@ -187,7 +189,7 @@ class ImagenFastViTPreTrainedModel(PreTrainedModel):
                 raise InvalidInput(f"the weights are of {name}={has[name]}, not of {name}={asked[name]}")
         weights = vit.state_dict()
         weights["pos_embed"] = resize_positions(weights["pos_embed"], vit.config.grid, model.vit.config.grid)
-        same_head = model.vit.num_classes == vit.num_classes
+        same_head = model.vit.num_classes == classes
         weights = {n: w for n, w in weights.items() if same_head or not n.startswith("head.")}
         odd = model.vit.load_state_dict(weights, strict=False)
         # Of another pooling the norm is elsewhere; a new head is new.

@@ -61,6 +61,16 @@ def _level(dim: int, patch_size: int, stride: int, channels: int) -> nn.Sequenti
     )
 
 
+def refuse_other_backbones(backbone: nn.Module) -> None:
+    """Those that no pyramid is made of."""
+    if not isinstance(backbone, VisionTransformer):
+        raise InvalidInput(
+            f"a pyramid is made of a VisionTransformer of imagen_fast, not of a {type(backbone).__name__}"
+        )
+    if not isinstance(backbone.head, nn.Identity):
+        raise InvalidInput("a pyramid reads no head: backbone.head = torch.nn.Identity() takes it away")
+
+
 class PyramidBackbone(nn.Module):
     """A vision transformer and the pyramid of its last map, for images of any size.
 
@@ -71,18 +81,18 @@ class PyramidBackbone(nn.Module):
         strides, channels: see `SimplePyramid`.
 
     Raises:
-        InvalidInput: a patch or a stride that is no power of two, no stride, or a backbone with a head.
+        InvalidInput: a patch or a stride that is no power of two, no stride, another backbone, or one with a
+            head.
     """
 
     def __init__(
         self, backbone: VisionTransformer, strides: Sequence[int] = (4, 8, 16, 32), channels: int = 256
     ) -> None:
         super().__init__()
-        config = backbone.config
         if not strides:
             raise InvalidInput("a pyramid needs a stride at least")
-        if not isinstance(backbone.head, nn.Identity):
-            raise InvalidInput("a pyramid reads no head: backbone.head = torch.nn.Identity() takes it away")
+        refuse_other_backbones(backbone)
+        config = backbone.config
         self.strides = tuple(strides)
         self.backbone = backbone
         self.pyramid = SimplePyramid(config.embed_dim, config.patch_size, strides, channels)

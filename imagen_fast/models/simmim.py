@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from imagen_fast.errors import InvalidInput
+
 
 class SimMIM(nn.Module):
     """A backbone that gives a map of features, a value for what is hidden, and a head of one layer.
@@ -24,6 +26,7 @@ class SimMIM(nn.Module):
     def __init__(self, backbone: nn.Module, width: int, stride: int, channels: int = 3) -> None:
         super().__init__()
         self.backbone = backbone
+        self.stride = stride
         self.mask_token = nn.Parameter(torch.zeros(channels, 1, 1))
         self.head = nn.Sequential(nn.Conv2d(width, stride**2 * channels, 1), nn.PixelShuffle(stride))
 
@@ -33,6 +36,20 @@ class SimMIM(nn.Module):
         Args:
             image: normalised, [B, C, H, W].
             hidden: bool [B, 1, H, W]; what the image has there is never read.
+
+        Raises:
+            InvalidInput: another shape or type, or a backbone whose map is not of `stride`.
         """
+        shape = (image.shape[0], 1, *image.shape[2:])
+        if hidden.dtype != torch.bool or hidden.shape != shape:
+            raise InvalidInput(f"hidden must be bool {shape}, not {hidden.dtype} {tuple(hidden.shape)}")
+        if not image.is_floating_point():
+            raise InvalidInput(f"image must be normalised, and floating point, not {image.dtype}")
         seen = torch.where(hidden, self.mask_token, image.to(self.mask_token.dtype))
-        return self.head(self.backbone(seen))
+        found = self.head(self.backbone(seen))
+        if found.shape != image.shape:
+            raise InvalidInput(
+                f"a map of stride {self.stride} was expected of the backbone: its own gives "
+                f"{tuple(found.shape)} for images {tuple(image.shape)}"
+            )
+        return found

@@ -155,9 +155,12 @@ class RMSNorm(_Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight
-        if len(self.normalized_shape) > 1 or weight is None or self.eps is None:
-            return functional.rms_norm(x, self.normalized_shape, weight, self.eps)
-        return rms_norm(x, weight, self.eps)
+        # transformers' modules have neither of these names.
+        shape = getattr(self, "normalized_shape", None) or weight.shape
+        eps = getattr(self, "eps", getattr(self, "variance_epsilon", None))
+        if len(shape) > 1 or weight is None or eps is None:
+            return functional.rms_norm(x, shape, weight, eps)
+        return rms_norm(x, weight, eps)
 
 
 class GELU(_Layer):

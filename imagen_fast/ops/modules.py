@@ -35,7 +35,9 @@ class _Options(nn.Module):
 
     def extra_repr(self) -> str:
         options = inspect.signature(type(self)).parameters.values()
-        given = ((option.name, getattr(self, option.name), option.default) for option in options)
+        # A subclass may take others.
+        kept = (option for option in options if hasattr(self, option.name))
+        given = ((option.name, getattr(self, option.name), option.default) for option in kept)
         return ", ".join(f"{name}={value!r}" for name, value, default in given if value != default)
 
 
@@ -181,7 +183,7 @@ class LayerNorm(layers.LayerNorm, nn.LayerNorm):
 
 
 class RMSNorm(layers.RMSNorm, nn.RMSNorm):
-    """PyTorch's, in one pass in bf16 on the CPU."""
+    """PyTorch's, with an `eps` in one pass in bf16 on the CPU."""
 
 
 class GELU(layers.GELU, nn.GELU):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -72,6 +73,11 @@ def labels(classes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+def classes_of(model: Any) -> int:
+    """Of a classifier's head, whatever it was made with; 0 without one."""
+    return getattr(getattr(model, "head", None), "out_features", 0)
+
+
 def _unnamed(count: int) -> dict[str, Any]:
     return labels(tuple(f"LABEL_{number}" for number in range(count))) if count else {}
 
@@ -82,7 +88,7 @@ KINDS = {
         lambda model: {
             **model.config.to_dict(),
             **_sizes(model),
-            **_unnamed(getattr(model.head, "out_features", 0)),
+            **_unnamed(classes_of(model)),
         },
         lambda values: {
             "config": _vit(values),
@@ -137,26 +143,33 @@ def describe(model: nn.Module, about: dict[str, Any]) -> dict[str, Any]:
     """
     for name, kind in KINDS.items():
         if isinstance(model, kind.model):
-            if isinstance(model, VisionTransformer):
-                refuse_unlike_its_configuration(model)
-            return {"model_type": name, "imagen_fast_version": __version__, **kind.shapes(model), **about}
+            shapes = kind.shapes(model)
+            _refuse_unlike(model, kind, shapes)
+            if len(about.get("id2label", ())) != classes_of(model):  # they were of another head
+                about = {key: value for key, value in about.items() if key not in ("id2label", "label2id")}
+            return {"model_type": name, "imagen_fast_version": __version__, **shapes, **about}
     known = ", ".join(kind.model.__name__ for kind in KINDS.values())
     raise InvalidInput(f"a folder of its own is for {known}, not for a {type(model).__name__}")
 
 
-def refuse_unlike_its_configuration(vit: VisionTransformer) -> None:
-    """One of timm's registry may pool or norm in other ways, and blocks may have been taken away.
-
-    Raises:
-        InvalidInput: what its configuration makes would compute something else.
-    """
-    config = vit.config
-    token = config.pool == "token"
-    norms = (isinstance(vit.norm, nn.Identity), isinstance(vit.fc_norm, nn.Identity)) == (not token, token)
-    if not norms or getattr(vit, "global_pool", config.pool) != config.pool:
-        raise InvalidInput("the model pools its tokens as no configuration of ours says")
-    if len(vit.blocks) != config.depth:
-        raise InvalidInput(f"the model has {len(vit.blocks)} blocks, and its configuration {config.depth}")
+def _refuse_unlike(model: nn.Module, kind: Kind, shapes: dict[str, Any]) -> None:
+    """What the configuration makes would not take the weights, or compute something else with them."""
+    if isinstance(model, VisionTransformer):
+        # One of timm's registry may pool or norm in other ways.
+        pool, token = model.config.pool, model.config.pool == "token"
+        norms = isinstance(model.norm, nn.Identity), isinstance(model.fc_norm, nn.Identity)
+        if norms != (not token, token) or getattr(model, "global_pool", pool) != pool:
+            raise InvalidInput("the model pools its tokens as no configuration of ours says")
+        if len(model.blocks) != model.config.depth:
+            raise InvalidInput(
+                f"the model has {len(model.blocks)} blocks, and its configuration {model.config.depth}"
+            )
+    with torch.device("meta"):
+        made = kind.model(**kind.arguments(shapes))
+    has, wanted = ({n: w.shape for n, w in m.state_dict().items()} for m in (model, made))
+    # Another head, adapters, layers that were taken away.
+    if odd := sorted(name for name in has.keys() | wanted.keys() if has.get(name) != wanted.get(name)):
+        raise InvalidInput(f"the model has been changed since it was made: {odd[0]!r} is not as it was")
 
 
 def save_folder(model: nn.Module, folder: str | Path, about: dict[str, Any]) -> dict[str, Any]:
@@ -193,6 +206,8 @@ def load_folder(folder: str | Path, model: type[M]) -> tuple[M, dict[str, Any]]:
     if not issubclass(model, kind.model):
         raise CheckpointError(f"{folder} holds a {kind.model.__name__}, not a {model.__name__}")
     file_of_weights = Path(folder) / FOLDER_WEIGHTS
+    if file_of_weights.with_name(f"{FOLDER_WEIGHTS}.index.json").exists():
+        raise CheckpointError(f"{folder} holds its weights in several files; one, {FOLDER_WEIGHTS}, is read")
     weights = load_weights(file_of_weights)
     if kind.model is VisionTransformer:
         weights, values = _as_ours(weights, values)
@@ -206,11 +221,19 @@ def load_folder(folder: str | Path, model: type[M]) -> tuple[M, dict[str, Any]]:
 
 
 def _as_ours(weights: dict[str, Tensor], values: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """transformers' classes of our model hold it as `vit`, and do not write down classes without a name."""
+    """transformers' classes of our model hold it as `vit`, and take images of any size.
+
+    They do not write down classes without a name, and those of a head that is not there.
+    """
+    if not all(name.startswith("vit.") for name in weights):
+        return weights, values
     weights = {name.removeprefix("vit."): value for name, value in weights.items()}
-    if "head.weight" in weights and "id2label" not in values:
-        values = values | _unnamed(len(weights["head.weight"]))
-    return weights, values
+    classes = len(weights["head.weight"]) if "head.weight" in weights else 0
+    if len(values.get("id2label", ())) != classes:
+        values = {name: value for name, value in values.items() if name not in ("id2label", "label2id")}
+        values |= _unnamed(classes)
+    padded = any(name.endswith("Backbone") for name in values.get("architectures") or ())
+    return weights, {"sizes": "padded" if padded else "divisible", **values}
 
 
 def _preprocessor(config: ViTConfig, training: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from imagen_fast.data import CenterCrop
 from imagen_fast.errors import CheckpointError, InvalidInput
 from imagen_fast.objectives import MaskedConfig, MaskedObjective
 from imagen_fast.ops import Neighbourhood
-from imagen_fast.tasks.folder import load_folder, save_folder
+from imagen_fast.tasks.folder import labels, load_folder, save_folder
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -281,3 +281,35 @@ def test_a_model_on_the_hub_can_be_copied_and_changed_alone(tmp_path):
 def test_which_images_it_takes_is_kept(sizes, tmp_path):
     save_folder(models.VisionTransformer(VIT, sizes=sizes), tmp_path, {})
     assert hub.VisionTransformer.from_pretrained(tmp_path).patch_embed.sizes == sizes
+
+
+def test_another_head_has_no_names_and_what_cannot_come_back_is_not_saved(tmp_path):
+    model = hub.on_hub(made("classifier"), labels(("a", "b", "c", "d", "e")))
+    model.head = nn.Linear(32, 7)
+    model.save_pretrained(tmp_path / "seven")
+    assert hub.VisionTransformer.from_pretrained(tmp_path / "seven").head.out_features == 7
+    model.head = nn.Identity()
+    model.save_pretrained(tmp_path / "none")
+    assert same(hub.VisionTransformer.from_pretrained(tmp_path / "none"), model)
+    for head in (nn.Linear(32, 5, bias=False), nn.Sequential(nn.Linear(32, 5))):
+        model.head = head
+        with pytest.raises(InvalidInput, match="the model has been changed since it was made"):
+            model.save_pretrained(tmp_path / "other")
+
+
+def test_modes_and_hooks_are_each_models_own():
+    model = models.VisionTransformer(VIT, drop_path=0.5).train()
+    twin, calls = hub.on_hub(model).eval(), []
+    twin.blocks[0].register_forward_hook(lambda *call: calls.append(call))
+    assert model.blocks[1].drop_path.training
+    model(torch.randn(1, 3, 16, 24))
+    assert calls == []
+    assert same(model, twin)
+    with torch.no_grad():
+        model.cls_token.fill_(3.0)
+    assert torch.equal(model.cls_token, twin.cls_token)
+
+
+def test_a_name_that_can_be_none_is_one_sentence():
+    with pytest.raises(CheckpointError, match="is neither a folder nor the name of a repository"):
+        hub.VisionTransformer.from_pretrained("/nowhere/at/all")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from imagen_fast.errors import InvalidInput
 from imagen_fast.models import VisionTransformer, ViTConfig
@@ -112,6 +113,13 @@ def test_a_model_is_saved_and_loaded(tmp_path):
 
 
 def test_bad_input_is_one_sentence():
+    for name, backbone, message in (
+        ("resnet18", CONFIG, "'resnet18' is an encoder of segmentation_models_pytorch already"),
+        ("mine", nn.Linear(2, 2), "not of a Linear"),
+        ("mine", VisionTransformer(CONFIG, 3), "a pyramid reads no head"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            ours.register_encoder(name, backbone)
     with pytest.raises(InvalidInput, match="encoder_depth must be 1 to 5, not 6"):
         ours.VisionTransformerEncoder(CONFIG, depth=6)
     with pytest.raises(InvalidInput, match="the output stride must be 8, 16 or 32, not 4"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from imagen_fast.errors import InvalidInput
+from imagen_fast.errors import CheckpointError, InvalidInput
 from imagen_fast.models import PixelBackbone, PixelConfig, VisionTransformer, ViTConfig
 from imagen_fast.models.convert import load_timm, load_vit
 from imagen_fast.tasks.folder import load_folder
@@ -48,6 +48,35 @@ def test_a_folder_that_transformers_saved_is_one_of_ours(classes, tmp_path):
     vit, _ = load_folder(tmp_path, VisionTransformer)
     assert vit.num_classes == classes
     assert same_weights(vit, theirs.vit)
+    assert vit.patch_embed.sizes == "divisible"
+
+
+@pytest.mark.parametrize("cls", [ours.ImagenFastViTBackbone, ours.ImagenFastViTModel])
+def test_classes_without_a_head_are_none(cls, tmp_path):
+    classifier = VisionTransformer(ViTConfig((16, 16), 8, embed_dim=16, depth=2, heads=2), 5)
+    cls.from_vit(classifier).save_pretrained(tmp_path)
+    vit, _ = load_folder(tmp_path, VisionTransformer)
+    assert vit.num_classes == 0
+    assert vit.patch_embed.sizes == ("padded" if "Backbone" in cls.__name__ else "divisible")
+    assert torch.equal(vit.blocks[1].attn.qkv.weight, classifier.blocks[1].attn.qkv.weight)
+
+
+def test_weights_in_several_files_are_told_of(tmp_path):
+    AutoModel.from_config(config()).save_pretrained(tmp_path, max_shard_size="20KB")
+    with pytest.raises(CheckpointError, match="holds its weights in several files"):
+        load_folder(tmp_path, VisionTransformer)
+
+
+def test_a_head_of_ones_own_is_taken_or_refused():
+    shapes = ViTConfig((16, 16), 8, embed_dim=16, depth=2, heads=2)
+    for vit in (VisionTransformer(shapes, 5), VisionTransformer(shapes)):
+        vit.head = nn.Linear(16, 7)
+        made = ours.ImagenFastViTForImageClassification.from_vit(vit)
+        assert made.config.num_labels == 7
+        assert torch.equal(made.vit.head.weight, vit.head.weight)
+    vit.head = nn.Sequential(nn.Dropout(0.1), nn.Linear(16, 7))
+    with pytest.raises(InvalidInput, match=r"changed since it was made: 'head.1.bias' is not as it was"):
+        ours.ImagenFastViTForImageClassification.from_vit(vit)
 
 
 def test_feature_maps_are_the_tokens_of_the_stages():

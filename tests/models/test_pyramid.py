@@ -109,6 +109,8 @@ def test_strides_are_powers_of_two(patch_size, strides, message):
 def test_what_no_pyramid_is_made_of_is_refused():
     with pytest.raises(InvalidInput, match="a pyramid needs a stride at least"):
         PyramidBackbone(VisionTransformer(CONFIG), ())
+    with pytest.raises(InvalidInput, match="of a VisionTransformer of imagen_fast, not of a Linear"):
+        PyramidBackbone(nn.Linear(2, 2))
     classifier = VisionTransformer(CONFIG, num_classes=3)
     with pytest.raises(InvalidInput, match="a pyramid reads no head"):
         PyramidBackbone(classifier)

@@ -150,6 +150,35 @@ def test_bad_input_is_one_sentence(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    ("stride", "hidden", "image", "message"),
+    [
+        (
+            4,
+            torch.zeros(2, 8, 8, dtype=torch.bool),
+            torch.zeros(2, 3, 8, 8),
+            r"hidden must be bool \(2, 1, 8, 8\)",
+        ),
+        (4, torch.zeros(2, 1, 8, 8), torch.zeros(2, 3, 8, 8), "not torch.float32"),
+        (
+            4,
+            torch.zeros(2, 1, 8, 8, dtype=torch.bool),
+            torch.zeros(2, 3, 8, 8).byte(),
+            "image must be normalised",
+        ),
+        (
+            8,
+            torch.zeros(2, 1, 8, 8, dtype=torch.bool),
+            torch.zeros(2, 3, 8, 8),
+            "a map of stride 8 was expected",
+        ),
+    ],
+)
+def test_what_cannot_be_masked_is_one_sentence(stride, hidden, image, message):
+    with pytest.raises(InvalidInput, match=message):
+        SimMIM(nn.Conv2d(3, 5, 4, stride=4), 5, stride)(image, hidden)
+
+
 def test_without_timm(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(MissingPackage, match=r"needs the package timm: pip install imagen-fast\[timm\]"):

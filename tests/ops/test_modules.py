@@ -135,6 +135,33 @@ def test_no_option_of_the_function_is_dropped(name):
         assert parameter.default == inspect.signature(FUNCTIONS[name]).parameters[option].default
 
 
+def test_a_subclass_with_options_of_its_own_is_printed():
+    class Attention(modules.MaskedPatchAttention):
+        def __init__(self, dim):
+            super().__init__(scale=0.5)
+
+    assert "Attention()" in repr(Attention(8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_layer_of_an_rms_norm_serves_modules_of_transformers(dtype):
+    class TheirRMSNorm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.variance_epsilon = nn.Parameter(torch.rand(WIDTH).to(dtype)), 1e-5
+
+    module, x = TheirRMSNorm(), torch.randn(3, WIDTH).to(dtype)
+    found = layers.RMSNorm.forward(module, x)
+    wanted = torch.nn.functional.rms_norm(x.float(), (WIDTH,), module.weight.float(), 1e-5)
+    torch.testing.assert_close(found.float(), wanted, rtol=1e-2, atol=1e-2)
+
+
+def test_norms_of_no_dimension_are_explained_by_pytorch():
+    for norm in (modules.LayerNorm(4), modules.RMSNorm(4, eps=1e-6)):
+        with pytest.raises(RuntimeError, match="normalized_shape"):
+            norm.bfloat16()(torch.tensor(1.0).bfloat16())
+
+
 def test_it_computes_what_its_function_does(case):
     module, function, tensors, more = case
     assert equal(outcome(module, tensors, more), outcome(function, tensors, more))

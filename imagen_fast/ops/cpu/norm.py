@@ -19,6 +19,8 @@ def refusal(x: Tensor, *parameters: Tensor) -> str | None:
     for tensor in (x, *parameters):
         if tensor.dtype != torch.bfloat16:
             return f"it serves bfloat16, and one of these is {tensor.dtype}"
+    if any(tensor.shape != x.shape[-1:] for tensor in parameters):
+        return "the parameters are not of the last dimension, which PyTorch explains"
     return NO_RULES if transformed() else _UNAVAILABLE
 
 
