@@ -88,7 +88,7 @@ def _ours(
 def _alike(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether these are plain tensors of one kind, none empty."""
     return (
-        all(_plain(x) and x.dim() == 4 and x.stride(-1) == 1 and x.numel() > 0 for x in (q, k, v))
+        all(plain(x) and x.dim() == 4 and x.stride(-1) == 1 and x.numel() > 0 for x in (q, k, v))
         and q.dtype == k.dtype == v.dtype
         and q.device == k.device == v.device
     )
@@ -98,15 +98,18 @@ def _fits(mask: Tensor, q: Tensor, k: Tensor) -> bool:
     """Whether the mask is one of [B, H, M, N], or broadcast to it; what is none PyTorch explains."""
     whole = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
     return (
-        _plain(mask)
+        plain(mask)
         and mask.device == q.device
         and 2 <= mask.dim() <= 4
         and all(own in (1, size) for own, size in zip(mask.shape[::-1], whole[::-1], strict=False))
     )
 
 
-def _plain(x: Tensor) -> bool:
-    # A subclass has an attention of its own, as a causal bias, or rules for PyTorch's, as a DTensor.
+def plain(x: Tensor) -> bool:
+    """Whether it is no subclass, nor what stands for a tensor where a graph is traced.
+
+    A subclass has an attention of its own, as a causal bias, or rules for PyTorch's, as a DTensor.
+    """
     return type(x) in (Tensor, nn.Parameter)
 
 

@@ -12,7 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from imagen_fast.integrations.sdpa import scaled_dot_product_attention
+from imagen_fast.integrations.sdpa import plain, scaled_dot_product_attention
 
 NAME = "imagen_fast"
 # What `sdpa` adds to the scores or refuses.
@@ -103,7 +103,7 @@ def _marked(
     attention_mask: Tensor | None,
     **others: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    ours = query.dtype in getattr(module, "imagen_fast_types", ())
+    ours = plain(query) and query.dtype in getattr(module, "imagen_fast_types", ())
     # Other implementations have masks of another form.
     if attention_mask is not None and theirs != "sdpa":
         ours = False

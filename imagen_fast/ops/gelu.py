@@ -17,6 +17,7 @@ LEAST = 2**18
 
 def gelu(x: Tensor) -> Tensor:
     """x times the share of a standard normal distribution below x (Hendrycks & Gimpel 2016)."""
+    # A compiler would make a graph of its own for what is smaller.
     if cpu.refusal(x) is None and (torch.compiler.is_compiling() or x.numel() >= LEAST):
         return cpu.gelu(x, quick=False)
     return torch.nn.functional.gelu(x)
@@ -27,6 +28,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
     In bf16 on the CPU one pass over memory each way, and of x only is kept what the backward needs.
     """
+    # Fewer values too: PyTorch rounds each of its steps.
     if cpu.refusal(x) is None:
         return cpu.gelu(x, quick=True)
     return x * torch.sigmoid(1.702 * x)

@@ -111,6 +111,22 @@ def test_an_adapter_or_a_hook_on_the_head_is_respected():
     assert all(gradient is not None and gradient.any() for gradient in gradients)
 
 
+@pytest.mark.parametrize("hang", ["backward hook", "backward pre-hook", "forward of its own"])
+def test_whatever_is_hung_on_the_head_runs(hang):
+    model, ids, calls = painter().train(), torch.randint(0, 16, (2, 12)), []
+    imagen_fast.accelerate(model, trial=False)
+    head = model.lm_head
+    if hang == "backward hook":
+        head.register_full_backward_hook(lambda *call: calls.append(1))
+    elif hang == "backward pre-hook":
+        head.register_full_backward_pre_hook(lambda *call: calls.append(1))
+    else:
+        plain = head.forward
+        head.forward = lambda x: calls.append(1) or plain(x)  # as Accelerate's hooks are
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert calls
+
+
 def test_the_signature_is_theirs_for_a_trainer_to_read():
     model = painter()
     theirs = list(inspect.signature(model.forward).parameters)

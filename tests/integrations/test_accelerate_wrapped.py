@@ -68,6 +68,13 @@ def _plain_names(given):
     return loss, {name.removeprefix("_orig_mod."): gradient for name, gradient in gradients.items()}
 
 
+def test_a_projection_with_an_adapter_is_told():
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(step_of("ViT").model, peft.LoraConfig(target_modules=["projection"]))
+    (left,) = (left for left in imagen_fast.accelerate(model, trial=False).left if left.kind == "embedding")
+    assert left.why == "an adapter is around its projection"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["ViTMAE", "ViT", "timm ViT"])
 def test_checkpointed(name, dtype):

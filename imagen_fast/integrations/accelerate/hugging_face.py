@@ -14,7 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from imagen_fast.integrations.accelerate import activations, imagegpt, patches, vitmae
 from imagen_fast.integrations.accelerate.swaps import Kind, Swap, Trial, Types, Undo, device_of, serve
-from imagen_fast.integrations.accelerate.trial import IMAGES, Work
+from imagen_fast.integrations.accelerate.trial import Work, images_of
 from imagen_fast.integrations.sdpa import TYPES
 from imagen_fast.integrations.transformers_attention import NAME, attention, register_beside, theirs_of
 from imagen_fast.ops.gelu import gelu, quick_gelu
@@ -52,6 +52,8 @@ class ThroughTheInterface:
             return "it is ours already"
         if _heads(module) is None:
             return "it does not say how many heads it has, or how wide"
+        if hasattr(module.config, "window_size"):
+            return "it attends within windows, which are none of the sizes that a trial knows"
         if _biased(module.config) and device_of(module) == torch.device("cpu"):
             return "ours has no fast way for a bias of relative positions on the CPU"
         if theirs_of(asked) == "eager":
@@ -72,7 +74,7 @@ class ThroughTheInterface:
 
         def work(dtype: torch.dtype, autocast: bool) -> Work:
             # In the layout that three projections leave.
-            shape = (IMAGES, tokens, heads, width)
+            shape = (images_of(tokens), tokens, heads, width)
             q, k, v = (torch.randn(shape, dtype=dtype, device=device, requires_grad=True) for _ in range(3))
 
             def through(function: Any) -> Any:
@@ -97,9 +99,8 @@ class ThroughTheInterface:
         if before != ours:  # the config's user has chosen anew since
             marked.clear()
         marked.add(module)
-        config._attn_implementation_internal = ours
         unmark = serve(module, types)
-        module.imagen_fast_beside = Beside(theirs_of(before))
+        module.imagen_fast_beside = Beside(config, theirs_of(before))
 
         def undo() -> None:
             unmark()
@@ -120,14 +121,21 @@ class QuickGELUActivation(activations.Served, theirs.QuickGELUActivation):
 
 
 class Beside:
-    """At a module whose attention has a name that is registered here: who unpickles it registers it too."""
+    """At a module whose config has a name that is registered here alone: it comes back with whole models."""
 
-    def __init__(self, theirs: str) -> None:
-        self.theirs = theirs
-        register_beside(theirs)
+    def __init__(self, config: Any, theirs: str) -> None:
+        self.config, self.theirs = config, theirs
+        config._attn_implementation_internal = _Name(register_beside(theirs))
 
-    def __reduce__(self) -> tuple[type[Beside], tuple[str]]:
-        return Beside, (self.theirs,)
+    def __reduce__(self) -> tuple[type[Beside], tuple[Any, str]]:
+        return Beside, (self.config, self.theirs)
+
+
+class _Name(str):
+    """Of a config that is copied or pickled by itself it is their own name, which every process knows."""
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (theirs_of(self),)
 
 
 def _heads(attention: Any) -> tuple[int, int] | None:
@@ -161,6 +169,12 @@ def _tokens(config: Any) -> int:
     return patches + 1
 
 
+def _tokens_of(model: Any) -> int:
+    """Of the largest of its parts."""
+    configs = (getattr(module, "config", None) for module in model.modules())
+    return max((_tokens(config) for config in configs if config is not None), default=_USUAL_TOKENS)
+
+
 def _of_decoder(config: Any) -> bool:
     """ViTMAE's decoder has a copy of the config, with its own sizes in place of the encoder's."""
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -172,7 +186,7 @@ SWAPS: list[Swap] = [
     *imagegpt.SWAPS,
     *vitmae.SWAPS,
     patches.SWAP,
-    activations.SWAP,
-    activations.swap(theirs.GELUActivation, GELUActivation),
-    activations.swap(theirs.QuickGELUActivation, QuickGELUActivation),
+    *activations.swaps(
+        _tokens_of, {theirs.GELUActivation: GELUActivation, theirs.QuickGELUActivation: QuickGELUActivation}
+    ),
 ]

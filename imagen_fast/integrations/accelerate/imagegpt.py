@@ -13,6 +13,7 @@ from transformers.utils.generic import torch_float
 
 from imagen_fast.integrations.accelerate.swaps import ByClass, Swap, Trial, device_of, working_type
 from imagen_fast.integrations.accelerate.trial import Work
+from imagen_fast.integrations.sdpa import plain
 from imagen_fast.ops import Raster, causal_pixel_attention, pixel_cross_entropy
 from imagen_fast.ops.dispatch import transformed
 from imagen_fast.ops.rms_norm import rms_norm
@@ -148,8 +149,12 @@ def _norm_trial(norm: Any, model: nn.Module) -> Trial:
 
 def _plain_head(module: Any) -> str | None:
     head = module.lm_head
-    if type(head) is not nn.Linear or head.bias is not None or head._forward_hooks or head._forward_pre_hooks:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    hung = any(getattr(head, name) for name in hooks) or "forward" in vars(head)
+    if type(head) is not nn.Linear or head.bias is not None or hung or not plain(head.weight):
         return "its lm_head is more than a product"
+    if head.weight.device != device_of(module.transformer):
+        return "its lm_head is on another device"
     return None
 
 

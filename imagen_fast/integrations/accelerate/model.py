@@ -94,20 +94,21 @@ def accelerate(model: nn.Module, *, trial: bool = True) -> Acceleration:
     swaps = swaps_for(model)
     tried: dict[tuple, dict[torch.dtype, float]] = {}
     for name, module in model.named_modules():
-        for swap in swaps:
-            if swap.fits(module):
-                _consider(swap, name, module, model if trial else None, tried, made)
+        # Of every kind one: some are of every library.
+        fitting = {swap.kind: swap for swap in reversed(swaps) if swap.fits(module)}
+        for swap in fitting.values():
+            _consider(swap, name, module, model, tried if trial else None, made)
     if made.swapped and any(p.device.type == "cpu" for p in model.parameters()):
         made.memory_kept = native.keep_freed_memory()
     return made
 
 
 def _consider(
-    swap: Swap, name: str, module: nn.Module, model: nn.Module | None, tried: dict, made: Acceleration
+    swap: Swap, name: str, module: nn.Module, model: nn.Module, tried: dict | None, made: Acceleration
 ) -> None:
-    """`model`: in which it is tried; None where it is not to be."""
+    """`tried`: what was found so far; None where nothing is to be tried."""
     about = name, type(module).__name__, swap.kind
-    why = _unfit(module, swap.kind) or swap.refusal(module)
+    why = _unfit(module, model, swap.kind) or swap.refusal(module)
     if why is not None:
         made.left.append(Left(*about, why))
         return
@@ -115,7 +116,7 @@ def _consider(
     if not types:
         made.left.append(Left(*about, f"ours does not serve {_name(_own_type(module))}"))
         return
-    if model is not None and (planned := swap.trial(module, model)) is not None:
+    if tried is not None and (planned := swap.trial(module, model)) is not None:
         if torch.device("meta") == (device_of(module) or device_of(model)):
             made.left.append(Left(*about, "its weights are on the meta device, where nothing can be tried"))
             return
@@ -123,7 +124,7 @@ def _consider(
         if key not in tried:
             own = _own_type(module)
             # The random numbers that come next are the program's.
-            with torch.random.fork_rng(_gpus(module)), torch.inference_mode(False), torch.enable_grad():
+            with torch.random.fork_rng(_gpus(model)), torch.inference_mode(False), torch.enable_grad():
                 tried[key] = {t: gain(planned.work(t, t != own)) for t in types}
         gains = tried[key]
         types = tuple(t for t in types if gains[t] >= LEAST_GAIN)
@@ -134,12 +135,14 @@ def _consider(
     made.swapped.append(Swapped(*about, gains, swap.remark(module)))
 
 
-def _unfit(module: nn.Module, kind: Kind) -> str | None:
+def _unfit(module: nn.Module, model: nn.Module, kind: Kind) -> str | None:
     if "forward" in vars(module):
         return "its forward is its own, and not that of its class"
-    if kind != "activation" and device_of(module) is None:
-        return "it has no weights of its own"
-    return None
+    if kind == "activation":
+        # Which has no device of its own.
+        on = device_of(model)
+        return None if on is None or on.type in ("cpu", "meta") else "ours is for the CPU"
+    return "it has no weights of its own" if device_of(module) is None else None
 
 
 def _told(gains: dict[torch.dtype, float], marked: bool = False) -> str:
@@ -150,8 +153,8 @@ def _told(gains: dict[torch.dtype, float], marked: bool = False) -> str:
     )
 
 
-def _gpus(module: nn.Module) -> list[torch.device]:
-    return list({parameter.device for parameter in module.parameters() if parameter.is_cuda})
+def _gpus(model: nn.Module) -> list[torch.device]:
+    return list({parameter.device for parameter in model.parameters() if parameter.is_cuda})
 
 
 def _own_type(module: nn.Module) -> torch.dtype:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from imagen_fast.integrations.accelerate.exchange import made_of
 from imagen_fast.integrations.accelerate.swaps import ByClass, Kind, Trial, Types, Undo, working_type
 from imagen_fast.integrations.accelerate.trial import IMAGES, Work
-from imagen_fast.integrations.sdpa import TYPES
+from imagen_fast.integrations.sdpa import TYPES, plain
 
 # Where an embedding does not tell: an image of 224 pixels in patches of 16.
 _USUAL_GRID = (14, 14)
@@ -22,6 +22,8 @@ class Conv2d(nn.Conv2d):
     imagen_fast_types = frozenset[torch.dtype]()
 
     def forward(self, x: Tensor) -> Tensor:
+        if not plain(x):
+            return super().forward(x)
         height, width = self.kernel_size
         fits = x.dim() == 4 and x.shape[1] == self.in_channels and x.numel() > 0
         whole = fits and x.shape[2] % height == 0 and x.shape[3] % width == 0
@@ -55,9 +57,11 @@ class Projection:
     def fits(self, module: nn.Module) -> bool:
         library = type(module).__module__.partition(".")[0]
         known = library in ("transformers", "timm") and "Embed" in type(module).__name__
-        return known and _projection(module) is not None
+        return known and (_projection(module) is not None or _adapted(module))
 
     def refusal(self, module: nn.Module) -> str | None:
+        if _adapted(module):
+            return "an adapter is around its projection"
         return "its projection has a forward of its own" if "forward" in vars(_projection(module)) else None
 
     def remark(self, module: nn.Module) -> str | None:
@@ -73,6 +77,12 @@ class Projection:
 def _projection(embedding: nn.Module) -> Any:
     found = (child for child in embedding.children() if made_of(child, nn.Conv2d))
     return next(filter(_projects_patches, found), None)
+
+
+def _adapted(embedding: nn.Module) -> bool:
+    """By peft."""
+    within = (getattr(child, "base_layer", None) for child in embedding.children())
+    return any(made_of(layer, nn.Conv2d) for layer in within if layer is not None)
 
 
 def _projects_patches(conv: Any) -> bool:

@@ -68,10 +68,10 @@ class ByClass:
     types: Types = TYPES
 
     def fits(self, module: nn.Module) -> bool:
-        return made_of(module, self.original)
+        return made_of(module, self.original) or made_of(module, self.ours)
 
     def refusal(self, module: nn.Module) -> str | None:
-        return self.why_not(module)
+        return "it is ours already" if made_of(module, self.ours) else self.why_not(module)
 
     def remark(self, module: nn.Module) -> str | None:
         return self.noted(module)
@@ -123,4 +123,4 @@ def swaps_for(model: nn.Module) -> list[Swap]:
     for library in sorted(libraries & _KNOWN_BY.keys()):
         known = importlib.import_module(f"imagen_fast.integrations.accelerate.{_KNOWN_BY[library]}")
         found += known.SWAPS
-    return list(dict.fromkeys(found))  # some are of every library
+    return found

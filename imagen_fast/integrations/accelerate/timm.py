@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from imagen_fast.integrations.accelerate import activations, patches
 from imagen_fast.integrations.accelerate.swaps import ByClass, Swap, Trial, device_of
-from imagen_fast.integrations.accelerate.trial import IMAGES, Work
-from imagen_fast.integrations.sdpa import scaled_dot_product_attention
+from imagen_fast.integrations.accelerate.trial import Work, images_of
+from imagen_fast.integrations.sdpa import plain, scaled_dot_product_attention
 from imagen_fast.ops.gelu import gelu, quick_gelu
 
 # By name of the module: in older ones they are made there, in newer ones only imported.
@@ -39,9 +39,11 @@ class _Served:
     # Of one that was undone while somebody held its forward.
     imagen_fast_types = frozenset[torch.dtype]()
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not plain(x):
+            return super().forward(x, *args, **kwargs)  # type: ignore[misc]
         with _Serving(self.imagen_fast_types):
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
+            return super().forward(x, *args, **kwargs)  # type: ignore[misc]
 
 
 class Attention(_Served, _vit.Attention):
@@ -91,7 +93,9 @@ def _trial(module: Any, model: nn.Module) -> Trial:
     def work(dtype: torch.dtype, autocast: bool) -> Work:
         # Views into a fused projection.
         device = device_of(module)
-        qkv = torch.randn(IMAGES, tokens, 3, heads, width, dtype=dtype, device=device, requires_grad=True)
+        qkv = torch.randn(
+            images_of(tokens), tokens, 3, heads, width, dtype=dtype, device=device, requires_grad=True
+        )
 
         def through(function: Any) -> Any:
             return lambda qkv: function(*qkv.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2).flatten(-2)
@@ -120,9 +124,7 @@ SWAPS: list[Swap] = [
         )
     ),
     patches.SWAP,
-    activations.SWAP,
-    activations.swap(timm_activations.GELU, GELU),
-    activations.swap(timm_activations.QuickGELU, QuickGELU),
+    *activations.swaps(_tokens, {timm_activations.GELU: GELU, timm_activations.QuickGELU: QuickGELU}),
 ]
 
 # In timm since 1.0.20.

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# In turn, so that a slow spell of the machine hits both.
-ROUNDS = 7
-WARM_UP = 2
-# So many images at least, and so many seconds at most for both together.
-IMAGES = 8
+# In turn, so that a slow spell of the machine hits both; fewer where one takes long.
+ROUNDS, LEAST_ROUNDS, SECONDS = 7, 3, 1.0
+# Images, and fewer where the scores of all pairs of their tokens would be more than these.
+IMAGES, PAIRS = 8, 8 * 400**2
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,27 @@ class Work:
     autocast: torch.dtype | None = None
 
 
+def images_of(tokens: int) -> int:
+    """How many images of so many tokens a trial takes."""
+    return max(1, min(IMAGES, PAIRS // tokens**2))
+
+
 def gain(work: Work) -> float:
     """How many times as fast ours is, forward and backward: a ratio of medians."""
     device = next(x.device for x in work.inputs if isinstance(x, Tensor))
     passes = [_both_ways(run, work, device) for run in (work.theirs, work.ours)]
-    for run in passes * WARM_UP:
-        run()
+    rounds = LEAST_ROUNDS
+    for _ in range(2):
+        began = time.perf_counter()
+        for run in passes:
+            run()
+        _wait(device)
+        took = time.perf_counter() - began
+        rounds = max(LEAST_ROUNDS, min(ROUNDS, int(SECONDS / took)))
+        if rounds == LEAST_ROUNDS:
+            break
     seconds: list[list[float]] = [[], []]
-    for number in range(ROUNDS):
+    for number in range(rounds):
         # Whoever comes second finds the other's data in the caches.
         order = (0, 1) if number % 2 else (1, 0)
         for which in order:
