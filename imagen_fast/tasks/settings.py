@@ -132,9 +132,10 @@ class PretrainSettings(RunSettings):
     )
     start: str | None = option(
         None,
-        "The weights that a model of timm starts from: pretrained (timm's own), or a file of them.  "
-        "[default: new ones]",
-        of=(OF_TIMM,),
+        "What the backbone starts from: a file of weights under timm's names; of a vision transformer also a "
+        "run, or a folder of transformers' ViT or ViTMAE; of timm/NAME also pretrained, timm's own.  "
+        "[default: new weights]",
+        of=_OF_HIDING,
     )
     image_size: int | None = option(
         None, "Side of the square images, in pixels.  [default: digits 8, photos 64, else 224]", least=1

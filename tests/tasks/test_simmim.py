@@ -181,7 +181,7 @@ def test_defaults_follow_from_the_paper_and_the_image():
         ({"objective": "joint"}, "timm/test_resnet learns by the objective masked only, not by joint"),
         ({"decoder": "cross"}, "decoder is an option of the objective masked and joint, not of timm/test_r"),
         ({"loss": "categorical"}, "loss is an option of the objective masked and joint, not of timm/test_r"),
-        ({"model": "nano", "start": "pretrained"}, "start is an option of models of timm, not of masked"),
+        ({"model": "nano", "start": "pretrained"}, "no weights come with imagen_fast: start from a run, a f"),
         ({"image_size": 80}, "sides that are multiples of 32 pixels, not 80x80"),
         ({"mask_ratio": 0.99}, "leaves none of 16 patches visible"),
         ({"model": "timm/test_resnet.r160_in1k", "start": "/none.pth"}, "there is no file of weights /none"),

@@ -11,13 +11,21 @@ from torch import Tensor, nn
 
 from imagen_fast.data import Augmentation, Loader, Source
 from imagen_fast.data.masks import hidden_pixels
-from imagen_fast.models import Backbone, DecoderConfig, ViTConfig, decoder_config, vit_config
+from imagen_fast.models import (
+    Backbone,
+    DecoderConfig,
+    VisionTransformer,
+    ViTConfig,
+    decoder_config,
+    vit_config,
+)
 from imagen_fast.objectives import MaskedConfig, MaskedObjective
 from imagen_fast.tasks.pictures import draw_reconstructions
 from imagen_fast.tasks.recipes.recipe import image_side
 from imagen_fast.tasks.reconstruction import reconstruct
 from imagen_fast.tasks.session import FOLDER_PRESET, PRESETS
 from imagen_fast.tasks.settings import PretrainSettings
+from imagen_fast.tasks.start import load_vit_start, resolved_start
 
 MASK_RATIO = 0.75  # He et al. 2021, figure 5
 
@@ -30,6 +38,7 @@ class MaskedRecipe:
     decoder: DecoderConfig
     masking: MaskedConfig
     resolved: dict[str, Any]
+    start: str | None = None
     augment: Augmentation | None = None
 
     @classmethod
@@ -57,8 +66,10 @@ class MaskedRecipe:
             predict=predict,
             levels=source.levels if settings.levels is None else settings.levels,
         )
+        start = resolved_start(settings.start)
         resolved = {
             "model": model,
+            "start": start,
             "image_size": side,
             "patch_size": backbone.patch_size,
             "decoder_dim": decoder.embed_dim,
@@ -68,7 +79,7 @@ class MaskedRecipe:
             "predict": predict,
             "levels": masking.levels,
         }
-        return cls(backbone, decoder, masking, resolved)
+        return cls(backbone, decoder, masking, resolved, start)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -85,7 +96,10 @@ class MaskedRecipe:
         return objective
 
     def prepare(self, objective: nn.Module, loader: Loader, seed: int) -> None:
-        pass
+        if self.start is not None:
+            encoder = self.trained_backbone(objective)
+            assert isinstance(encoder, VisionTransformer)
+            load_vit_start(encoder, self.start)
 
     def trained_backbone(self, objective: nn.Module) -> Backbone:
         assert isinstance(objective, MaskedObjective)

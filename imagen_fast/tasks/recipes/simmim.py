@@ -16,7 +16,7 @@ from imagen_fast.tasks.pictures import draw_reconstructions
 from imagen_fast.tasks.recipes.recipe import image_side
 from imagen_fast.tasks.reconstruction import repaint
 from imagen_fast.tasks.settings import PretrainSettings
-from imagen_fast.tasks.timm_weights import PRETRAINED, load_start
+from imagen_fast.tasks.start import load_timm_start, resolved_start
 
 # Xie et al. 2022, section 4.1, of images of 224 pixels; smaller ones have at least sixteen blocks.
 MASK_RATIO, BLOCK, LEAST_BLOCKS = 0.6, 32, 4
@@ -41,9 +41,7 @@ class SimMIMRecipe:
             mask=settings.mask,  # type: ignore[arg-type]
             block=settings.patch_size or max(1, min(BLOCK, side // LEAST_BLOCKS)),
         )
-        start = settings.start
-        if start is not None and start != PRETRAINED:
-            start = str(Path(start).expanduser().resolve())
+        start = resolved_start(settings.start)
         resolved = {
             "model": settings.model,
             "start": start,
@@ -66,7 +64,7 @@ class SimMIMRecipe:
     def prepare(self, objective: nn.Module, loader: Loader, seed: int) -> None:
         assert isinstance(objective, SimMIMObjective)
         if self.start is not None:
-            load_start(objective.backbone, self.start)
+            load_timm_start(objective.backbone, self.start)
 
     def trained_backbone(self, objective: nn.Module) -> Backbone:
         assert isinstance(objective, SimMIMObjective)
