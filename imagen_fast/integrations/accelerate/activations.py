@@ -27,7 +27,7 @@ class Served:
 
     def forward(self, input: Tensor) -> Tensor:
         types = getattr(self, "imagen_fast_types", ())
-        if input.dtype not in types or not plain(input) or transformed():
+        if not plain(input) or input.dtype not in types or transformed():
             return super().forward(input)  # type: ignore[misc]
         return self.function(input)
 
