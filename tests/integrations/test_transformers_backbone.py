@@ -373,7 +373,11 @@ def test_a_detector_trains_on_images_that_no_patch_divides():
     heads = {"num_labels": 2, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 3}
     heads |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_attention_heads": 2}
     made = transformers.DetrConfig(
-        backbone_config=backbone, use_timm_backbone=False, decoder_attention_heads=2, **heads
+        backbone_config=backbone,
+        use_timm_backbone=False,
+        use_pretrained_backbone=False,
+        decoder_attention_heads=2,
+        **heads,
     )
     detector = transformers.DetrForObjectDetection(made).train()
     pixels, mask = torch.randn(2, 3, 45, 61), torch.ones(2, 45, 61, dtype=torch.long)
