@@ -230,7 +230,7 @@ def test_our_loader_and_optimiser(profiled):
         for number in range(8):
             Image.new("RGB", (40, 40), (number, 0, 0)).save(f"photos/{number}.jpg")
         ours = MasterAdamW(model, torch.float32)
-        with Loader(open_source("photos"), 4, 4, threads=1) as loader:
+        with Loader(open_source("./photos"), 4, 4, threads=1) as loader:
             for _, batch in zip(range(12), loader.batches()):
                 model(batch.images.float()).sum().backward()
                 ours.step(0.1)
