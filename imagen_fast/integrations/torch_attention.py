@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -38,23 +39,20 @@ class _Active:
     """Our kernels before PyTorch's in its dispatcher, for as long as this is kept."""
 
     def __init__(self) -> None:
-        self.registered: library.Library | None = library.Library("aten", "IMPL")
-        _put_before(self.registered, "_scaled_dot_product_flash_attention_for_cpu", "CPU", _forward_cpu)
-        _put_before(
-            self.registered, "_scaled_dot_product_flash_attention_for_cpu_backward", "CPU", _backward_cpu
-        )
+        # Closed, it takes away what was registered, at once and whoever still refers to it.
+        self.kept = ExitStack()
+        aten = self.kept.enter_context(library._scoped_library("aten", "IMPL"))
+        _put_before(aten, "_scaled_dot_product_flash_attention_for_cpu", "CPU", _forward_cpu)
+        _put_before(aten, "_scaled_dot_product_flash_attention_for_cpu_backward", "CPU", _backward_cpu)
         if torch.version.cuda is not None:
-            _put_before(self.registered, "_scaled_dot_product_flash_attention", "CUDA", _forward_cuda)
-            _put_before(
-                self.registered, "_scaled_dot_product_flash_attention_backward", "CUDA", _backward_cuda
-            )
+            _put_before(aten, "_scaled_dot_product_flash_attention", "CUDA", _forward_cuda)
+            _put_before(aten, "_scaled_dot_product_flash_attention_backward", "CUDA", _backward_cuda)
 
     def remove(self) -> None:
-        # The dispatcher forgets what a library registered as soon as nobody has it.
-        self.registered = None
+        self.kept.close()
 
 
-def _put_before(registered: library.Library, name: str, key: str, ours: Callable[..., Any]) -> None:
+def _put_before(aten: Any, name: str, key: str, ours: Callable[..., Any]) -> None:
     """Let calls go to `ours`, and to whom they went before where that gives None."""
     before = library.get_kernel(f"aten::{name}", key)
 
@@ -62,7 +60,7 @@ def _put_before(registered: library.Library, name: str, key: str, ours: Callable
         made = ours(*args, **kwargs)
         return before.call_boxed(keys, *args, **kwargs) if made is None else made
 
-    registered.impl(name, serve, key, with_keyset=True)
+    aten.impl(name, serve, key, with_keyset=True)
 
 
 def _forward_cpu(

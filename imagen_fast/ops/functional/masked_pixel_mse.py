@@ -77,9 +77,8 @@ def _check(prediction: Tensor, image: Tensor, hidden: Tensor | None, normalise: 
             f"prediction and image must be floating point, not {prediction.dtype} and {image.dtype}"
         )
     channels, height, width = image.shape[1:]
-    patch = math.isqrt(
-        int(prediction.shape[-1]) // max(int(channels), 1)
-    )  # also where a compiler has symbols
+    # Numbers also where a compiler has symbols.
+    patch = math.isqrt(int(prediction.shape[-1]) // max(int(channels), 1))
     if patch < 1 or patch * patch * channels != prediction.shape[-1]:
         raise InvalidInput(
             f"the last dimension of prediction must be P*P*{channels} for a whole patch side P, "
